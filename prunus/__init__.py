@@ -1,0 +1,56 @@
+"""Train sparse neural networks.
+
+The names below load on first use, so that ``prunus --help`` and ``import prunus.report`` load no torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
+    from prunus.masks import keep_count, project_, project_state_, prunable
+    from prunus.ranking import top_k
+    from prunus.sparsify import Sparsifier, sparsify
+    from prunus.training import Step, Training
+
+_HOMES = {
+    "Carrier": "carriers",
+    "Edited": "carriers",
+    "Feedback": "carriers",
+    "Masked": "carriers",
+    "Parametrized": "carriers",
+    "Sparsifier": "sparsify",
+    "Step": "training",
+    "Training": "training",
+    "keep_count": "masks",
+    "project_": "masks",
+    "project_state_": "masks",
+    "prunable": "masks",
+    "sparsify": "sparsify",
+    "top_k": "ranking",
+}
+
+__all__ = [
+    "Carrier",
+    "Edited",
+    "Feedback",
+    "Masked",
+    "Parametrized",
+    "Sparsifier",
+    "Step",
+    "Training",
+    "keep_count",
+    "project_",
+    "project_state_",
+    "prunable",
+    "sparsify",
+    "top_k",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prunus' has no attribute {name!r}")
+    return getattr(import_module(f"prunus.{_HOMES[name]}"), name)

@@ -1,0 +1,48 @@
+"""Cadences: when a rule runs. The clock is the optimizer's step; clock t is the moment after t steps."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Cadence = Callable[[int, int], Sequence[float]]  # (clock, steps) -> the progress of each update due now
+
+
+@dataclass(frozen=True)
+class Every:
+    """Every ``steps`` ticks from ``start`` to ``until`` (fractions of training); the last falls exactly on its end.
+
+    Progress is counted inside the window.
+
+    >>> [clock for clock in range(101) if Every(30, until=0.75)(clock, 100)]
+    [0, 30, 60, 75]
+    """
+
+    steps: int = 100
+    start: float = 0.0
+    until: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"update_every must be at least 1 step, got {self.steps}")
+        if not 0.0 <= self.start <= self.until <= 1.0:
+            raise ValueError(f"a window needs 0 <= start <= until <= 1, got {self.start} and {self.until}")
+
+    def __call__(self, clock: int, steps: int) -> Sequence[float]:
+        first, last = round(self.start * steps), round(self.until * steps)
+        due = first <= clock <= last and ((clock - first) % self.steps == 0 or clock == last)
+        return [(clock - first) / (last - first) if last > first else 1.0] if due else []
+
+
+@dataclass(frozen=True)
+class Once:
+    """A single time, ``at`` a fraction of training; in ``rounds`` updates with progress 1/rounds … 1."""
+
+    at: float = 0.0
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.at <= 1.0 or self.rounds < 1:
+            raise ValueError(f"once needs at in [0, 1] and at least one round, got at={self.at}, rounds={self.rounds}")
+
+    def __call__(self, clock: int, steps: int) -> Sequence[float]:
+        due = clock == round(self.at * steps)
+        return [(number + 1) / self.rounds for number in range(self.rounds)] if due else []

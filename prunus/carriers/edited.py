@@ -1,0 +1,68 @@
+"""Edited: dense training with edited gradients, pruned at the end."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from prunus.cadence import Once
+from prunus.carriers.evolution import Evolution
+from prunus.carriers.site import Site
+from prunus.masks import Masks, Tensors, project_
+from prunus.updates import Prune
+
+GradientEdit = Callable[[Site], None]  # changes the gradients of a site in place
+
+
+@dataclass(eq=False)
+class Edited:
+    """Gradients edited before each step so that the weights become sparse; ``prune`` makes it exact at the end.
+
+    Until then the masks keep everything.
+    """
+
+    edit: GradientEdit
+    prune: Prune
+    _evolution: Evolution = field(init=False, repr=False)
+
+    @property
+    def masks(self) -> Masks:
+        """All True until the end, then the final masks."""
+        return self._evolution.masks
+
+    def attach(self, site: Site) -> None:
+        """Nothing to set up. A first edit tells at once what the edit cannot work with."""
+        self._evolution = Evolution(self.prune, Once(at=1.0), site)
+        self.edit(site)
+
+    def before_step(self, clock: int) -> None:
+        """Nothing is decided by the gradients."""
+
+    def edit_gradients(self) -> None:
+        """Edit the gradients."""
+        self.edit(self._evolution.site)
+
+    def after_step(self, clock: int) -> None:
+        """Prune when training has reached its end, and hold the masks in steps beyond it."""
+        for _ in self._evolution.advance_(clock, gradients=False):
+            pass
+        if clock >= self._evolution.site.steps:
+            project_(self._evolution.site.weights, self.masks)
+
+    def finalize(self) -> None:
+        """Prune now if training ended before its time."""
+        if all(bool(mask.all()) for mask in self.masks.values()):
+            self._evolution.run_(self.prune, 1.0, "end")
+        project_(self._evolution.site.weights, self.masks)
+
+    def finalize_copy(self, model: nn.Module) -> None:
+        """Zero in a copy of the model what the masks drop."""
+        project_(dict(model.named_parameters()), self.masks)
+
+    def state_dict(self) -> dict[str, Tensors]:
+        """The masks."""
+        return self._evolution.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
+        """Take them back."""
+        self._evolution.load_state_dict(state)

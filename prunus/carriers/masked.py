@@ -1,0 +1,82 @@
+"""Masked: weights that are zero off the mask."""
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from prunus.cadence import Cadence
+from prunus.carriers.evolution import Evolution
+from prunus.carriers.site import Site
+from prunus.masks import Masks, Tensors, project_, project_state_
+from prunus.updates import Update
+
+
+@dataclass(eq=False)
+class Masked:
+    """Weights projected onto masks that a rule changes at a cadence; ``start`` sets the first masks.
+
+    The invariant: off the mask, weight, gradient and every optimizer-state tensor are zero after every step. So a grown
+    weight starts at zero with fresh optimizer state, and nothing has to be reset.
+    """
+
+    update: Update
+    cadence: Cadence
+    start: Update | None = None
+    _evolution: Evolution = field(init=False, repr=False)
+
+    @property
+    def masks(self) -> Masks:
+        """The present masks."""
+        return self._evolution.masks
+
+    def attach(self, site: Site) -> None:
+        """Set the first masks, by ``start`` and by the rule if it is due at clock 0 and needs no gradient."""
+        self._evolution = Evolution(self.update, self.cadence, site)
+        if self.start is not None:
+            self._evolution.run_(self.start, 0.0, "start")
+            self._project_all_()
+        self._advance_(0, gradients=False)
+
+    def before_step(self, clock: int) -> None:
+        """Update masks by the dense gradient where the rule reads it."""
+        self._evolution.remember_()
+        self._advance_(clock, gradients=True)
+
+    def edit_gradients(self) -> None:
+        """Zero the gradients off the mask; the optimizer then moves nothing there."""
+        project_(self._gradients(), self.masks)
+
+    def after_step(self, clock: int) -> None:
+        """Zero the weights off the mask, for optimizers that move weights without a gradient; then update if due."""
+        project_(self._evolution.site.weights, self.masks)
+        self._advance_(clock, gradients=False)
+
+    def finalize(self) -> None:
+        """Nothing is left to do: the weights are plain parameters with zeros in place."""
+
+    def finalize_copy(self, model: nn.Module) -> None:
+        """Zero in a copy of the model what the masks drop."""
+        project_(dict(model.named_parameters()), self.masks)
+
+    def state_dict(self) -> dict[str, Tensors]:
+        """Masks and remembered gradients."""
+        return self._evolution.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
+        """Take them back and project; the weights come with the model's own state."""
+        self._evolution.load_state_dict(state)
+        self._project_all_()
+
+    def _advance_(self, clock: int, gradients: bool) -> None:
+        for _ in self._evolution.advance_(clock, gradients):
+            self._project_all_()
+
+    def _project_all_(self) -> None:
+        # at once: weight decay in this very step reads the weights, and a nested probe the masked network
+        site = self._evolution.site
+        project_(site.weights, self.masks)
+        project_(self._gradients(), self.masks)
+        project_state_(site.optimizer, site.weights, self.masks)
+
+    def _gradients(self) -> Tensors:
+        return {name: w.grad for name, w in self._evolution.site.weights.items() if w.grad is not None}

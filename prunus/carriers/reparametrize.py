@@ -1,0 +1,71 @@
+"""Put parts between weights and layers, and take them away; the Parameter objects stay the same throughout."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from prunus.masks import Masks, Tensors, Weights, unwrap
+from prunus.parametrizations import Part
+
+
+def insert(model: nn.Module, weights: Weights, parts: Mapping[str, Part]) -> None:
+    """Register each weight's part at every layer that uses the weight (tied layers share one part)."""
+    owners = [(module, key, name) for name, weight in weights.items() for module, key in _owners(unwrap(model), weight)]
+    for module, key, name in owners:
+        parametrize.register_parametrization(module, key, parts[name], unsafe=True)
+
+
+def remove(model: nn.Module, names: Iterable[str], masks: Masks) -> None:
+    """Write the weights in use, projected onto ``masks``, into the plain parameters and take the parts away.
+
+    Works on any copy of the model: parts and layers are found in it by name.
+    """
+    inner = unwrap(model)
+    used: Tensors = {}
+    with torch.no_grad():
+        for name in names:
+            layer, key = _split(name)
+            used[name] = getattr(inner.get_submodule(layer), key).detach() * masks[name]
+        for module, key in list(_parametrized(inner)):
+            parametrize.remove_parametrizations(module, key, leave_parametrized=False)
+            module._parameters = {key: module._parameters.pop(key), **module._parameters}  # weight before bias again
+        plain = dict(inner.named_parameters())
+        for name, value in used.items():
+            plain[name].copy_(value)
+
+
+def refresh(model: nn.Module, parts: Mapping[str, Part]) -> None:
+    """Give the parts in a copy of the model the plain tensors of the live ``parts``."""
+    found = {(module, key): part for module, key, part in _parts(unwrap(model))}
+    for name, part in parts.items():
+        layer, key = _split(name)
+        twin = found[unwrap(model).get_submodule(layer), key]
+        for stale, live in zip(twin.plain_state(), part.plain_state(), strict=True):
+            stale.copy_(live)
+
+
+def _owners(model: nn.Module, weight: nn.Parameter) -> Iterator[tuple[nn.Module, str]]:
+    for module in model.modules():
+        for key, parameter in module._parameters.items():
+            if parameter is weight:
+                yield module, key
+
+
+def _parametrized(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    yield from {(module, key): None for module, key, _ in _parts(model)}
+
+
+def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, Part]]:
+    for module in model.modules():
+        if parametrize.is_parametrized(module):
+            assert isinstance(module.parametrizations, nn.ModuleDict)
+            for key, chain in module.parametrizations.items():
+                assert isinstance(chain, nn.ModuleList)
+                yield from ((module, key, part) for part in chain if isinstance(part, Part))
+
+
+def _split(name: str) -> tuple[str, str]:
+    layer, _, key = name.rpartition(".")
+    return layer, key

@@ -1,0 +1,55 @@
+"""Where a method works, and what every carrier can do there."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+
+from prunus.masks import Masks, Tensors, Weights
+
+
+@dataclass(frozen=True)
+class Site:
+    """A model, its prunable weights, the optimizer that trains them, the length of training and the seed."""
+
+    model: nn.Module
+    weights: Weights
+    optimizer: Optimizer
+    steps: int
+    seed: int
+
+
+class Carrier(Protocol):
+    """What a method must do. The clock counts completed optimizer steps; clock t is the moment after t of them.
+
+    A class of yours with these members is a method.
+    """
+
+    @property
+    def masks(self) -> Masks:
+        """The present masks, by parameter name; True keeps."""
+
+    def attach(self, site: Site) -> None:
+        """Take hold of the weights; the clock is 0."""
+
+    def before_step(self, clock: int) -> None:
+        """Gradients are ready, once a step: decide what needs them."""
+
+    def edit_gradients(self) -> None:
+        """Change the gradients, after each backward that the optimizer asks for (a closure may run several)."""
+
+    def after_step(self, clock: int) -> None:
+        """Step number ``clock`` has been taken: restore what the method promises, decide what needs no gradient."""
+
+    def finalize(self) -> None:
+        """Leave plain parameters with zeros in place."""
+
+    def finalize_copy(self, model: nn.Module) -> None:
+        """The same for a copy of the model, such as an average of its weights."""
+
+    def state_dict(self) -> dict[str, Tensors]:
+        """What cannot be derived from model, optimizer and clock."""
+
+    def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
+        """Take that back."""

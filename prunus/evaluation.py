@@ -1,0 +1,150 @@
+"""What a network is worth: accuracy, likelihood and calibration; operations and bytes, dense and kept."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+
+CALIBRATION_BINS = 15
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Accuracy in [0, 1], mean negative log-likelihood in nats, expected calibration error (15 bins, L1), and n."""
+
+    accuracy: float
+    nll: float
+    calibration_error: float
+    n: int
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Quality:
+    """The quality of ``model`` in eval mode over one pass of ``batches`` of (inputs, labels).
+
+    Outputs are logits (batch, classes), taken in float32. Every example counts the same whatever its batch.
+    """
+    training = model.training
+    model.eval()
+    accuracy = calibration = nll = None
+    n = 0
+    for inputs, labels in batches:
+        logits = model(inputs).float()
+        if accuracy is None or calibration is None:
+            accuracy = MulticlassAccuracy(classes, average="micro").to(logits.device)
+            calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS).to(logits.device)
+        accuracy.update(logits, labels)
+        calibration.update(logits.softmax(1), labels)
+        total = nn.functional.cross_entropy(logits, labels, reduction="sum")
+        nll = total if nll is None else nll + total
+        n += len(labels)
+    model.train(training)
+    if accuracy is None or calibration is None or nll is None:
+        raise ValueError("evaluation needs at least one batch, got none")
+    return Quality(float(accuracy.compute()), float(nll) / n, float(calibration.compute()), n)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One prunable weight: its shape, its entries and those non-zero, its multiply-adds for one example."""
+
+    name: str
+    shape: tuple[int, ...]
+    weights: int
+    kept: int
+    macs: int
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros."""
+        return 1.0 - self.kept / self.weights
+
+    @property
+    def macs_kept(self) -> float:
+        """Multiply-adds with a non-zero weight."""
+        return self.macs * self.kept / self.weights
+
+
+def layer_costs(model: nn.Module, weights: Mapping[str, Tensor], example: Tensor) -> list[LayerCost]:
+    """The cost of every weight in ``weights`` for ``example``, one input with its batch dimension.
+
+    Multiply-adds of a forward pass by torch's own operation counter at the true output shapes, biases not counted; a
+    layer used twice counts twice, and a weight shared by several layers gets the sum.
+    """
+    counted = _macs(model, example)
+    return [
+        LayerCost(
+            name,
+            tuple(weight.shape),
+            weight.numel(),
+            int(weight.count_nonzero()),
+            sum(counted.get(layer, 0) for layer in _users(model, weight)),
+        )
+        for name, weight in weights.items()
+    ]
+
+
+def theoretical_speedup(costs: Iterable[LayerCost]) -> float:
+    """Dense over kept multiply-adds; infinite where nothing is kept."""
+    costs = list(costs)
+    kept = sum(cost.macs_kept for cost in costs)
+    return sum(cost.macs for cost in costs) / kept if kept else math.inf
+
+
+def packed_bytes(tensors: Mapping[str, Tensor], masked: Iterable[str]) -> int:
+    """The bytes of a file that stores the ``masked`` tensors as a bit mask and their non-zero values, others whole."""
+    masked = set(masked)
+    total = 0
+    for name, tensor in tensors.items():
+        if name in masked:
+            total += math.ceil(tensor.numel() / 8) + int(tensor.count_nonzero()) * tensor.element_size()
+        else:
+            total += tensor.numel() * tensor.element_size()
+    return total
+
+
+def dense_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """The bytes of the same file stored dense."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+@torch.no_grad()
+def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Replace the running statistics of every BatchNorm by plain averages over one pass of ``batches``."""
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    training = model.training
+    model.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a cumulative average
+    for inputs, _ in batches:
+        model(inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(training)
+
+
+def _macs(model: nn.Module, example: Tensor) -> dict[str, int]:
+    training = model.training
+    model.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(example)
+    model.train(training)
+    root = type(model).__name__
+    counts: Callable[[str], int] = lambda name: sum(counter.get_flop_counts().get(name, {}).values())  # noqa: E731
+    return {
+        layer: counts(f"{root}.{layer}" if layer else root) // (2 * len(example)) for layer, _ in model.named_modules()
+    }
+
+
+def _users(model: nn.Module, weight: Tensor) -> list[str]:
+    return [
+        layer
+        for layer, module in model.named_modules()
+        if any(parameter is weight for parameter in module._parameters.values())
+    ]

@@ -1,0 +1,268 @@
+"""Methods: each one a carrier with its parts filled in.
+
+Every function returns a fresh carrier for one model. ``sparsity`` is the fraction of zeros among the prunable weights,
+in [0, 1); ``update_every`` counts optimizer steps; ``until`` and ``at`` are fractions of training.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from prunus.allocation import Allocation, erk, global_, uniform
+from prunus.cadence import Every, Once
+from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
+from prunus.carriers.edits import DecaySmallest, KeepSalient
+from prunus.criteria import Criterion, magnitude, preservation, random, saliency
+from prunus.masks import check_sparsity
+from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
+from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic
+from prunus.signals import Batches, Gradient, HessianGradient, Loss, LossGradient, Signal, SynapticFlow
+from prunus.updates import DropGrow, Prune, Resize, Then, mean_signal
+
+
+def one_shot(
+    sparsity: float,
+    *,
+    at: float = 0.5,
+    criterion: Criterion = magnitude,
+    allocation: Allocation = global_,
+    signal: Signal | None = None,
+) -> Masked:
+    """Prune once at a fraction of training, then train on: one cycle of iterative magnitude pruning."""
+    return Masked(Prune(Constant(sparsity), criterion, allocation, signal=signal), Once(at))
+
+
+def random_pruning(sparsity: float, *, allocation: Allocation = erk) -> Masked:
+    """A random mask at initialisation, fixed: the control that every method must beat."""
+    return one_shot(sparsity, at=0.0, criterion=random, allocation=allocation)
+
+
+def magnitude_pruning(sparsity: float, *, allocation: Allocation = global_) -> Masked:
+    """The largest initial weights, fixed: magnitude pruning at initialisation."""
+    return one_shot(sparsity, at=0.0, allocation=allocation)
+
+
+def snip(
+    sparsity: float, *, batches: Batches | None = None, loss: Loss | None = None, allocation: Allocation = global_
+) -> Masked:
+    """SNIP at initialisation (Lee et al. 2019): the largest |w * dL/dw|, fixed.
+
+    Scored on ``batches`` before training, or, without them, on the gradient of the first step (the paper's one batch).
+    """
+    if (batches is None) != (loss is None):
+        raise ValueError("snip needs both batches and loss, or neither; got one of them")
+    signal = Gradient() if batches is None or loss is None else LossGradient(batches, loss)
+    return one_shot(sparsity, at=0.0, criterion=saliency, allocation=allocation, signal=signal)
+
+
+def grasp(
+    sparsity: float,
+    *,
+    batches: Batches,
+    loss: Loss,
+    temperature: float = 200.0,
+    allocation: Allocation = global_,
+) -> Masked:
+    """GraSP at initialisation (Wang et al. 2020): keep the weights whose removal would cost gradient flow, fixed."""
+    signal = HessianGradient(batches, loss, temperature)
+    return one_shot(sparsity, at=0.0, criterion=preservation, allocation=allocation, signal=signal)
+
+
+def synflow(
+    sparsity: float, *, input_shape: tuple[int, ...], rounds: int = 100, allocation: Allocation = global_
+) -> Masked:
+    """SynFlow at initialisation (Tanaka et al. 2020, Alg. 1): rounds of pruning by synaptic flow, no data, fixed."""
+    rule = Prune(Geometric(sparsity), saliency, allocation, signal=SynapticFlow(input_shape))
+    return Masked(rule, Once(at=0.0, rounds=rounds))
+
+
+def gmp(
+    sparsity: float,
+    *,
+    update_every: int = 100,
+    until: float = 0.75,
+    recover: bool = False,
+    allocation: Allocation = global_,
+) -> Masked | Feedback:
+    """Gradual magnitude pruning (Zhu & Gupta 2017): a cubic from dense to ``sparsity``, dropped weights stay dropped.
+
+    ``recover`` keeps dropped values behind the mask, where only weight decay moves them, and lets them compete again
+    (BIMP's variant). The reference prunes at epoch ends and logs the accuracy from before; here the clock is the step.
+    """
+    rule = Prune(cubic(sparsity), magnitude, allocation, recover=recover)
+    cadence = Every(update_every, until=until)
+    return Feedback(rule, cadence, straight_through=False) if recover else Masked(rule, cadence)
+
+
+def set_(
+    sparsity: float,
+    *,
+    update_every: int = 100,
+    until: float = 0.75,
+    drop_fraction: float = 0.3,
+    allocation: Allocation = erk,
+) -> Masked:
+    """SET (Mocanu et al. 2018): drop a constant fraction by magnitude, grow as many at random.
+
+    The smallest absolute values go, as in all later code, instead of the smallest positive and largest negative; grown
+    weights start at zero instead of at random values.
+    """
+    rule = DropGrow(Constant(drop_fraction), grow=random, signal=None)
+    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+
+
+def rigl(
+    sparsity: float,
+    *,
+    update_every: int = 100,
+    until: float = 0.75,
+    drop_fraction: float = 0.3,
+    memory: float = 0.0,
+    allocation: Allocation = erk,
+) -> Masked:
+    """RigL (Evci et al. 2020): drop by magnitude, grow by the dense gradient, the fraction decaying as a cosine.
+
+    ``memory`` above 0 grows by a decaying sum of gradients instead of the newest batch. On an update step the released
+    code skips the gradient step; here it is taken, on the new masks.
+    """
+    rule = DropGrow(Cosine(drop_fraction, 0.0), signal=Gradient(memory))
+    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+
+
+def snfs(
+    sparsity: float,
+    *,
+    update_every: int = 100,
+    until: float = 1.0,
+    drop_fraction: float = 0.5,
+    allocation: Allocation = uniform,
+) -> Masked:
+    """Sparse networks from scratch (Dettmers & Zettlemoyer 2019): growth by momentum, shared over layers by its mean.
+
+    The momentum of the dense gradient is kept beside the optimizer, whose state stays zero off the mask. The released
+    code's smoothing of leftovers and its slower rate for nearly dense layers are left out.
+    """
+    rule = DropGrow(Cosine(drop_fraction, 0.005), signal=Gradient(memory=0.9), share=mean_signal, rounding=math.ceil)
+    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+
+
+def rp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
+    """Random pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022), one density in all layers.
+
+    Masks change by the difference alone; without a schedule they stay as they were drawn.
+    """
+    check_sparsity(sparsity)
+    return Masked(Resize(schedule or Constant(sparsity), drop=random, grow=random), Every(update_every))
+
+
+def mp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
+    """Magnitude pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022)."""
+    check_sparsity(sparsity)
+    return Masked(Resize(schedule or Constant(sparsity), drop=magnitude, grow=random), Every(update_every))
+
+
+def granet(
+    sparsity: float,
+    *,
+    update_every: int = 100,
+    until: float = 0.75,
+    initial: float = 0.5,
+    drop_fraction: float = 0.5,
+) -> Masked:
+    """GraNet (Liu et al. 2021): from half sparse along a cubic, each pruning followed by drop and growth."""
+    if initial > sparsity:
+        raise ValueError(f"initial must be at most the final sparsity {sparsity}, got {initial}; lower it")
+    rule = Then(Prune(cubic(sparsity, initial)), DropGrow(Cosine(drop_fraction, 0.0)))
+    return Masked(rule, Every(update_every, until=until), start=_random_masks(initial, erk))
+
+
+def dpf(sparsity: float, *, update_every: int = 16, until: float = 0.75, allocation: Allocation = global_) -> Feedback:
+    """DPF (Lin et al. 2020): gradients at the pruned weights move dense ones; any weight may return every 16 steps.
+
+    The cubic ends at ``until``, the masks are refreshed to the end and once more there; the reference's final mask can
+    be 15 steps old.
+    """
+    rule = Prune(Within(cubic(sparsity), until=until), magnitude, allocation, recover=True)
+    return Feedback(rule, Every(update_every))
+
+
+def dnw(sparsity: float, *, update_every: int = 1, allocation: Allocation = global_) -> Feedback:
+    """DNW (Wortsman et al. 2019): DPF at constant sparsity, its mask refreshed at every step.
+
+    Ranked over all layers as in the comparison of Zimmer et al. 2023; ``allocation="uniform"`` is the original. Ties
+    are broken by index where the reference drops them all.
+    """
+    return Feedback(Prune(Constant(sparsity), magnitude, allocation, recover=True), Every(update_every))
+
+
+def str_(sparsity: float, *, initial: float = -5.0) -> Parametrized:
+    """STR (Kusupati et al. 2020): a soft threshold per layer, learned; sparsity is an outcome of ``initial`` and decay.
+
+    ``sparsity`` is what the report holds the outcome against; steer by ``initial``, the threshold's logit, and by the
+    optimizer's weight decay, which also pulls the logits to 0.
+    """
+    check_sparsity(sparsity)
+    return Parametrized(partial(SoftThreshold, initial=initial), decay=True)
+
+
+def dst(sparsity: float, *, penalty: float = 1e-4) -> Parametrized:
+    """DST (Liu et al. 2020): a threshold per neuron or filter, learned; sparsity is an outcome of ``penalty``.
+
+    Weight decay acts once, on the weights alone; the reference applies it twice and to the thresholds too.
+    """
+    check_sparsity(sparsity)
+    return Parametrized(partial(NeuronThreshold, penalty=penalty))
+
+
+def cs(sparsity: float, *, initial: float = 0.0, final_beta: float = 300.0, penalty: float = 1e-8) -> Parametrized:
+    """CS (Savarese et al. 2020): a soft mask per weight that hardens; sparsity is an outcome of ``penalty``.
+
+    Weight decay acts on the weights alone, as in the original; the reference of Zimmer et al. applies it twice.
+    """
+    check_sparsity(sparsity)
+    return Parametrized(partial(SoftMask, initial=initial, final_beta=final_beta, penalty=penalty))
+
+
+def gsm(sparsity: float, *, scope: str = "weights") -> Edited:
+    """GSM (Ding et al. 2019): only the most salient weights get their loss gradient, the rest decay; pruned at the end.
+
+    ``scope="all"`` lets biases and norms compete for the places, as the reference does; by default they always learn.
+    """
+    return Edited(KeepSalient(sparsity, scope), Prune(Constant(sparsity)))
+
+
+def lc(sparsity: float, *, scope: str = "weights") -> Edited:
+    """LC (Carreira-Perpiñán & Idelbayev 2018), its penalty limit: weight decay on the smallest only; pruned at the end.
+
+    Needs an optimizer that adds its decay to the gradient; decoupled decay (AdamW) cannot be taken back from there.
+    ``scope="all"`` ranks biases and norms among the weights, as the reference does.
+    """
+    return Edited(DecaySmallest(sparsity, scope), Prune(Constant(sparsity)))
+
+
+METHODS: dict[str, Callable[..., Carrier]] = {
+    "random": random_pruning,
+    "magnitude": magnitude_pruning,
+    "snip": snip,
+    "grasp": grasp,
+    "synflow": synflow,
+    "one-shot": one_shot,
+    "gmp": gmp,
+    "set": set_,
+    "rigl": rigl,
+    "snfs": snfs,
+    "rp-rr": rp_rr,
+    "mp-rr": mp_rr,
+    "granet": granet,
+    "dpf": dpf,
+    "dnw": dnw,
+    "str": str_,
+    "dst": dst,
+    "cs": cs,
+    "gsm": gsm,
+    "lc": lc,
+}
+
+
+def _random_masks(sparsity: float, allocation: Allocation) -> Prune:
+    return Prune(Constant(sparsity), random, allocation)

@@ -1,0 +1,174 @@
+"""The attachment: a method in the optimizer's own step hooks, so that any training loop is the integration."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from prunus.carriers import Carrier, Site
+from prunus.masks import Masks, Weights, prunable, sparsity_of
+
+Closure = Callable[[], Tensor]
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer,
+    method: Carrier,
+    steps: int,
+    *,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
+    hooks: bool = True,
+) -> "Sparsifier":
+    """Attach ``method`` to the training of ``model`` by ``optimizer`` over ``steps`` optimizer steps.
+
+    The loop stays as it is; ``hooks=False`` leaves the calls of `Sparsifier.before_step` and `after_step` to it.
+    ``include`` and ``exclude`` choose weights by glob as in `prunable`. Call it after the model is on its device and
+    before a learning-rate scheduler is made. Wrappers of torch.compile, DDP, Fabric and accelerate are seen through.
+    Raises ValueError when the optimizer does not hold the weights.
+
+    >>> model = nn.Linear(4, 2)
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> from prunus.methods import magnitude_pruning
+    >>> sparsify(model, optimizer, magnitude_pruning(sparsity=0.5), steps=10).sparsity()
+    0.5
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be the number of optimizer steps of the training, at least 1, got {steps}")
+    inner = _inner(optimizer)
+    weights = prunable(model, include, exclude)
+    _check_held(weights, inner)
+    return Sparsifier(method, Site(model, weights, inner, steps, seed), hooks)
+
+
+class Sparsifier:
+    """A method at work: its masks, its clock (optimizer steps taken) and what a checkpoint needs of it."""
+
+    def __init__(self, method: Carrier, site: Site, hooks: bool) -> None:
+        self.method, self.site, self.clock = method, site, 0
+        self._handles = []
+        method.attach(site)
+        if hooks:
+            self._handles = [
+                site.optimizer.register_step_pre_hook(self._before),
+                site.optimizer.register_step_post_hook(self._after),
+            ]
+
+    @property
+    def masks(self) -> Masks:
+        """The present masks by parameter name; True keeps."""
+        return self.method.masks
+
+    def sparsity(self) -> float:
+        """The realised fraction of zeros among the prunable weights."""
+        return sparsity_of(self.masks.values())
+
+    def before_step(self) -> None:
+        """Gradients are ready and the optimizer is about to step. Called by the hooks unless ``hooks=False``."""
+        self.method.before_step(self.clock)
+        self.method.edit_gradients()
+
+    def after_step(self) -> None:
+        """The optimizer has stepped. Called by the hooks unless ``hooks=False``."""
+        self.clock += 1
+        self.method.after_step(self.clock)
+
+    def finalize(self, model: nn.Module | None = None) -> Masks:
+        """Leave plain parameters with zeros in place, detach from the optimizer and return the final masks.
+
+        With ``model``, a copy such as ``AveragedModel(...).module``, only that copy is made plain and projected.
+        """
+        if model is not None:
+            self.method.finalize_copy(model)
+            return self.masks
+        if self._handles is not None:
+            self.method.finalize()
+            for handle in self._handles:
+                handle.remove()
+        return self.masks
+
+    def state_dict(self) -> dict[str, Any]:
+        """The clock and the method's state, masks at one bit a weight; loads with ``weights_only=True``."""
+        return {"clock": self.clock, "steps": self.site.steps, "method": self.method.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where the state was taken. Load the model's and the optimizer's own states first."""
+        if state["steps"] != self.site.steps:
+            raise ValueError(f"the state is of a training of {state['steps']} steps, this one has {self.site.steps}")
+        self.clock = state["clock"]
+        self.method.load_state_dict(state["method"], self.clock)
+
+    def __str__(self) -> str:
+        """A table: name, shape, sparsity of each layer, and the whole."""
+        masks = self.masks
+        rows = [(name, "x".join(map(str, mask.shape)), sparsity_of([mask])) for name, mask in masks.items()]
+        rows.append(("all", str(sum(mask.numel() for mask in masks.values())), sparsity_of(masks.values())))
+        names, shapes = (
+            max(len(text) for text in column) for column in zip(*((n, s) for n, s, _ in rows), strict=True)
+        )
+        return "\n".join(f"{name:<{names}}  {shape:>{shapes}}  {sparsity:8.4f}" for name, shape, sparsity in rows)
+
+    def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer
+        if closure is not None:
+            return (args[0], self._around(closure)), {}
+        if not _overflowed(optimizer):
+            _unscale_(optimizer)
+            self.before_step()
+        return None
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if not _overflowed(optimizer):
+            self.after_step()
+
+    def _around(self, closure: Closure) -> Closure:
+        decided = False
+
+        def with_edited_gradients() -> Tensor:
+            nonlocal decided
+            loss = closure()
+            if not decided:  # a line search runs the closure again; the method decides once a step
+                self.method.before_step(self.clock)
+                decided = True
+            self.method.edit_gradients()
+            return loss
+
+        return with_edited_gradients
+
+
+def _inner(optimizer: Optimizer) -> Optimizer:
+    """The torch optimizer inside the wrappers of accelerate and Fabric."""
+    while isinstance(wrapped := vars(optimizer).get("optimizer", vars(optimizer).get("_optimizer")), Optimizer):
+        optimizer = wrapped
+    return optimizer
+
+
+def _check_held(weights: Weights, optimizer: Optimizer) -> None:
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for name, weight in weights.items() if id(weight) not in held]
+    if missing:
+        raise ValueError(
+            f"the optimizer does not hold {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; make it from "
+            "this model's parameters (after .to(device)), or exclude these weights"
+        )
+
+
+def _overflowed(optimizer: Optimizer) -> bool:
+    # only a fused optimizer under GradScaler is stepped although it will do nothing; its flag costs one wait
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)
+
+
+def _unscale_(optimizer: Optimizer) -> None:
+    # a fused optimizer under GradScaler would unscale inside its kernel, after the method has seen the gradients
+    scale = getattr(optimizer, "grad_scale", None)
+    if scale is None:
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.div_(scale)
+    optimizer.grad_scale = None  # type: ignore[attr-defined]

@@ -1,0 +1,128 @@
+"""The loop, as an iterator over optimizer steps. Evaluate, prune, log or stop between two steps, in ordinary code."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """One optimizer step: its number from 1, its mean loss (a detached scalar on the device), its learning rate."""
+
+    number: int
+    loss: Tensor
+    learning_rate: float
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass
+class Training:
+    """Trains ``model`` for ``steps`` optimizer steps on ``batches``, endlessly repeated; iterate it, or call `run`.
+
+    ``learning_rate`` maps progress (steps taken / steps) to the rate of the first parameter group; the others keep
+    their
+    ratio to it. ``accumulate`` batches make one step, their mean loss its loss. ``clip`` bounds the gradient norm; it
+    acts in the optimizer's pre-step hooks, after those of a sparsifier attached earlier, hence on kept gradients alone.
+    ``backward`` takes the place of ``loss.backward()``, for Fabric and AMP. Model and optimizer may be wrapped.
+
+    A non-finite loss raises `NonFiniteLossError`. It is looked for every ``check_every`` steps and at the end, because
+    looking makes the device wait.
+
+    >>> model = nn.Linear(2, 1)
+    >>> batches = [(torch.ones(4, 2), torch.ones(4, 1))]
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    >>> [step.number for step in Training(model, optimizer, batches, nn.functional.mse_loss, steps=3)]
+    [1, 2, 3]
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    batches: Batches
+    loss: Loss
+    steps: int
+    learning_rate: Callable[[float], float] | None = None
+    accumulate: int = 1
+    clip: float | None = None
+    backward: Callable[[Tensor], Any] = torch.Tensor.backward
+    check_every: int = 50
+    taken: int = 0
+
+    def __iter__(self) -> Iterator[Step]:
+        ratios = self._ratios()
+        batches = _endless(self.batches)
+        clipping = self.optimizer.register_step_pre_hook(self._clip_) if self.clip is not None else None
+        seen: Tensor | None = None
+        try:
+            while self.taken < self.steps:
+                rate = self._set_rate_(ratios)
+                loss = self._step_(batches)
+                self.taken += 1
+                seen = loss if seen is None else seen + loss  # stays non-finite once it was
+                if self.taken % self.check_every == 0 or self.taken == self.steps:
+                    self._check(seen)
+                    seen = None
+                yield Step(self.taken, loss, rate)
+        finally:
+            if clipping is not None:
+                clipping.remove()
+
+    def run(self) -> Step:
+        """All the steps; the last one."""
+        *_, last = self
+        return last
+
+    def _step_(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total: Tensor | None = None
+        for _ in range(self.accumulate):
+            inputs, targets = next(batches)
+            loss = self.loss(self.model(inputs), targets) / self.accumulate
+            self.backward(loss)
+            total = loss.detach() if total is None else total + loss.detach()
+        self.optimizer.step()
+        assert total is not None
+        return total
+
+    def _ratios(self) -> list[float]:
+        first = self.optimizer.param_groups[0]["lr"]
+        return [group["lr"] / first if first else 1.0 for group in self.optimizer.param_groups]
+
+    def _set_rate_(self, ratios: list[float]) -> float:
+        groups = self.optimizer.param_groups
+        if self.learning_rate is not None:
+            rate = self.learning_rate(self.taken / self.steps)
+            for group, ratio in zip(groups, ratios, strict=True):
+                group["lr"] = rate * ratio
+        return float(groups[0]["lr"])
+
+    def _clip_(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        nn.utils.clip_grad_norm_(parameters, self.clip or math.inf)
+
+    def _check(self, seen: Tensor) -> None:
+        if not bool(seen.isfinite()):
+            raise NonFiniteLossError(
+                f"the loss became {float(seen)} in the {self.check_every} steps before step {self.taken}; lower the "
+                "learning rate, warm it up, or clip the gradients"
+            )
+
+
+def _endless(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        empty = True
+        for batch in batches:
+            empty = False
+            yield batch
+        if empty:
+            raise ValueError("batches gave nothing; a generator is exhausted after one pass, pass a loader or a stream")

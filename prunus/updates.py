@@ -1,0 +1,175 @@
+"""Update rules: ``State -> masks``. Prune, follow a schedule, drop and grow, or one and then the other."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from prunus.allocation import Allocation, global_
+from prunus.budgets import Budget, uniform_counts
+from prunus.criteria import Criterion, gradient, magnitude, random
+from prunus.masks import Masks, Tensors
+from prunus.ranking import top_k
+from prunus.schedules import Schedule
+from prunus.signals import Gradient, Signal
+
+
+@dataclass(frozen=True)
+class State:
+    """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator."""
+
+    weights: Tensors
+    masks: Masks
+    signals: Tensors | None
+    progress: float
+    generator: torch.Generator
+
+    def scores(self, criterion: Criterion) -> Tensors:
+        """The criterion's scores of every weight, shaped like the weights."""
+        evidence: Mapping[str, Tensor] = self.signals or {}
+        return {n: criterion(w, evidence.get(n), self.generator) for n, w in self.weights.items()}
+
+
+class Update(Protocol):
+    """A rule and the evidence it needs."""
+
+    @property
+    def signal(self) -> Signal | None:
+        """The evidence that ``State.signals`` must hold, None for none."""
+
+    def __call__(self, state: State) -> Masks:
+        """The new masks."""
+
+
+@dataclass(frozen=True)
+class Prune:
+    """Keep the best weights at the sparsity that the schedule asks for.
+
+    Dropped weights stay dropped, unless ``recover``: then every weight competes again, which is of use only to a
+    carrier that keeps the values behind the mask.
+    """
+
+    sparsity: Schedule
+    criterion: Criterion = magnitude
+    allocation: Allocation = global_
+    recover: bool = False
+    signal: Signal | None = None
+
+    def __call__(self, state: State) -> Masks:
+        scores = state.scores(self.criterion)
+        if self.recover:
+            return self.allocation(scores, self.sparsity(state.progress))
+        alive = {name: score.masked_fill(~state.masks[name], -inf) for name, score in scores.items()}
+        masks = self.allocation(alive, self.sparsity(state.progress))
+        return {name: mask & state.masks[name] for name, mask in masks.items()}
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Follow a schedule up or down, layer by layer, changing only the difference.
+
+    Fewer: the lowest ``drop`` scores among the kept go. More: the highest ``grow`` scores among the dropped come, with
+    value zero. The same count: the mask stays bit-identical. ``specs`` of RP-RR and MP-RR (Tessera et al. 2022, Sec.
+    2).
+    """
+
+    sparsity: Schedule
+    drop: Criterion = magnitude
+    grow: Criterion = random
+    budget: Budget = uniform_counts
+    signal: Signal | None = None
+
+    def __call__(self, state: State) -> Masks:
+        shapes = {name: tuple(weight.shape) for name, weight in state.weights.items()}
+        counts = self.budget(shapes, self.sparsity(state.progress))
+        return {name: self._layer(name, count, state) for name, count in counts.items()}
+
+    def _layer(self, name: str, count: int, state: State) -> Tensor:
+        mask, weight = state.masks[name], state.weights[name]
+        evidence = state.signals[name] if state.signals else None
+        active = int(mask.count_nonzero())
+        if count == active:
+            return mask
+        if count < active:
+            return top_k(self.drop(weight, evidence, state.generator).masked_fill(~mask, -inf), count)
+        candidates = self.grow(weight, evidence, state.generator).masked_fill(mask, -inf)
+        return mask | top_k(candidates, count - active)
+
+
+Share = Callable[[State, Masks, dict[str, int]], dict[str, int]]
+
+
+def own_layer(state: State, kept: Masks, dropped: dict[str, int]) -> dict[str, int]:
+    """Every layer grows as many weights as it dropped."""
+    return dropped
+
+
+def mean_signal(state: State, kept: Masks, dropped: dict[str, int]) -> dict[str, int]:
+    """Layers share all growth by the mean absolute signal of their kept weights (SNFS, Dettmers & Zettlemoyer 2019).
+
+    A layer takes at most 99 % of its free places; what it cannot take goes to the others, largest share first.
+    """
+    assert state.signals is not None
+    means = {n: float((state.signals[n].abs() * mask).sum() / mask.sum().clamp(min=1)) for n, mask in kept.items()}
+    room = {n: int(0.99 * (mask.numel() - int(mask.sum()))) for n, mask in kept.items()}
+    total, grown = sum(dropped.values()), dict.fromkeys(kept, 0)
+    scale = sum(means.values()) or 1.0
+    for name in sorted(kept, key=lambda n: means[n], reverse=True):
+        grown[name] = min(room[name], round(total * means[name] / scale))
+    for name in sorted(kept, key=lambda n: means[n], reverse=True):
+        missing = total - sum(grown.values())
+        grown[name] = max(0, min(room[name], grown[name] + missing))
+    return grown
+
+
+@dataclass(frozen=True)
+class DropGrow:
+    """Drop a fraction of the kept weights and grow as many: SET, RigL, SNFS.
+
+    Dropped go the lowest ``drop`` scores among the kept, grown are the highest ``grow`` scores among all that are then
+    off, the just dropped included (``regrow``); those keep their values, others start at zero. The count is
+    ``rounding(fraction * kept)``, at most the free places of the layer.
+    """
+
+    fraction: Schedule
+    drop: Criterion = magnitude
+    grow: Criterion = gradient
+    signal: Signal | None = field(default_factory=Gradient)
+    regrow: bool = True
+    share: Share = own_layer
+    rounding: Callable[[float], int] = math.floor
+
+    def __call__(self, state: State) -> Masks:
+        fraction = self.fraction(state.progress)
+        active = {name: int(mask.count_nonzero()) for name, mask in state.masks.items()}
+        turned = {n: min(self.rounding(fraction * k), state.masks[n].numel() - k) for n, k in active.items()}
+        if not any(turned.values()):
+            return state.masks
+        drop = state.scores(self.drop)
+        kept = {n: top_k(drop[n].masked_fill(~mask, -inf), active[n] - turned[n]) for n, mask in state.masks.items()}
+        return self._grow(state, kept, self.share(state, kept, turned))
+
+    def _grow(self, state: State, kept: Masks, counts: dict[str, int]) -> Masks:
+        scores = state.scores(self.grow)
+        barred = kept if self.regrow else {name: kept[name] | mask for name, mask in state.masks.items()}
+        return {n: kept[n] | top_k(scores[n].masked_fill(barred[n], -inf), counts[n]) for n in kept}
+
+
+@dataclass(frozen=True)
+class Then:
+    """One rule, then another on the masks that the first left, as in GraNet: prune, then drop and grow."""
+
+    first: Update
+    second: Update
+
+    @property
+    def signal(self) -> Signal | None:
+        """The evidence of whichever of the two asks for one."""
+        return self.first.signal or self.second.signal
+
+    def __call__(self, state: State) -> Masks:
+        return self.second(replace(state, masks=self.first(state)))
