@@ -1,0 +1,75 @@
+"""What a recipe would do, and what recipes can name, without training anything."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from prunus.allocation import ALLOCATIONS
+from prunus.criteria import CRITERIA
+from prunus.data import DATA
+from prunus.masks import prunable
+from prunus.methods import METHODS
+from prunus.models import EXTERNAL, MODELS
+from prunus.prepare import build_model, epoch_length, load_data
+from prunus.recipes import Recipe, modules, single
+from prunus.schedules import SCHEDULES
+from prunus.tables import OPTIMIZERS, Builder
+
+CATALOGUE: dict[str, Mapping[str, Any]] = {
+    "methods": {"dense": "No sparsity: the baseline."} | METHODS,
+    "models": MODELS | {f"{package}/NAME": make for package, make in EXTERNAL.items()},
+    "data": DATA | {"FILE.npz": "Your own: train_images, train_labels, test_images, test_labels."},
+    "schedules": SCHEDULES,
+    "criteria": CRITERIA,
+    "allocations": ALLOCATIONS
+    | {"N:M": "A pattern such as 2:4.", "{GLOB: S}": "Sparsities by layer; the others share the rest."},
+    "optimizers": OPTIMIZERS,
+}
+
+
+def catalogue(kind: str | None) -> str:
+    """Names and first docstring lines of one table, or of all."""
+    return "\n\n".join(f"{title}\n{_lines(CATALOGUE[title])}" for title in ([kind] if kind else CATALOGUE))
+
+
+def describe(recipe: Recipe) -> str:
+    """The runs of a recipe, its weights and its length. Builds everything but trains nothing."""
+    data = load_data(recipe)
+    runs = list(recipe.runs())
+    given = {"batches": (), "loss": None, "input_shape": data.input_shape}
+    for run in runs:
+        chosen = single(run)
+        if chosen.method != "dense":
+            builder = Builder(given | {"sparsity": chosen.sparsity}, modules(recipe.plugins))
+            builder.build("method", {chosen.method: chosen.arguments})
+    builder = Builder(plugins=modules(recipe.plugins))
+    rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
+    with torch.device("meta"):
+        model = build_model(recipe, data, builder)
+    Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
+    weights = prunable(model, recipe.include, recipe.exclude)
+    steps = recipe.steps or max(1, round((recipe.epochs or 0) * epoch_length(recipe, data)))
+    total = sum(weight.numel() for weight in weights.values())
+    return "\n".join(
+        [
+            f"{len(runs)} runs of {steps} steps on {data.name}: {len(recipe.method)} methods, "
+            f"sparsity {', '.join(map(str, recipe.sparsity))}, seeds {', '.join(map(str, recipe.seed))}",
+            f"{total} prunable weights of {sum(p.numel() for p in model.parameters())} parameters:",
+            *(f"  {name}  {'x'.join(map(str, weight.shape))}" for name, weight in weights.items()),
+        ]
+    )
+
+
+def _lines(table: Mapping[str, Any]) -> str:
+    wide = max(len(name) for name in table)
+    return "\n".join(f"  {name:<{wide}}  {_first_line(entry)}" for name, entry in table.items())
+
+
+def _first_line(entry: Any) -> str:
+    if isinstance(entry, str):
+        return entry
+    described = entry.budget if hasattr(entry, "budget") else entry
+    text = inspect.getdoc(described) or ""
+    return text.split("\n")[0] or repr(entry)

@@ -1,0 +1,210 @@
+"""The command line. Each command imports what it needs when it runs, so that help comes at once."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, CycloptsError, Parameter
+
+from prunus import __version__
+
+app = App(name="prunus", help="Train sparse neural networks, and compare ways to.", version=__version__)
+data_app = App(name="data", help="The data sets: what is here, fetch, check.")
+app.command(data_app)
+
+Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
+Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
+    try:
+        return int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
+    except CycloptsError:
+        return 2  # printed already
+    except KeyboardInterrupt:
+        print("prunus: interrupted; finished runs are kept, the same command goes on from them", file=sys.stderr)
+        return 130
+    except (ValueError, ModuleNotFoundError, FileNotFoundError) as error:
+        print(f"prunus: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
+@app.command
+def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugins = ()) -> int:
+    """Train one run.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file with one method, sparsity and seed, or overrides that choose them.
+    overrides
+        Changes such as ``method.gmp.update_every=50`` or ``sparsity=0.95``.
+    out
+        The directory that holds the run's own, named by the hash of its recipe.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from rich.console import Console
+
+    from prunus.display import Display
+    from prunus.recipes import read, single
+    from prunus.runs import train as train_run
+
+    chosen = read(recipe, overrides, plugin)
+    single(chosen)
+    console = Console()
+    with Display(console, [chosen]) as display:
+        result = train_run(chosen, out, lambda progress: display.tell(chosen.name(), progress))
+        display.finished(chosen, result, "")
+    test = result["test"]
+    console.print(f"sparsity {result['realised_sparsity']:.4f}, asked {result['sparsity']:g}", markup=False)
+    console.print(f"test accuracy {100 * test['accuracy']:.2f} %, nll {test['nll']:.4f} on {test['n']} images")
+    console.print(f"in {out / chosen.name()}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def compare(
+    recipe: Path, *overrides: str, out: Path | None = None, workers: int | None = None, plugin: Plugins = ()
+) -> int:
+    """Train every method at every sparsity with every seed, and report.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file that lists methods, sparsities and seeds.
+    overrides
+        Changes such as ``method.gmp.update_every=50`` or ``seed=[0,1,2,3,4]``.
+    out
+        The study's directory; ``runs/`` and the recipe's name by default. Finished runs in it are not run again.
+    workers
+        Processes that train at once, sharing the cores. By default one a core on a CPU (at most 8), one on a GPU.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from rich.console import Console
+
+    from prunus.compare import compare as compare_methods
+    from prunus.compare import default_workers
+    from prunus.recipes import read
+
+    chosen = read(recipe, overrides, plugin)
+    directory = out or Path("runs") / recipe.stem
+    console = Console()
+    report, failed = compare_methods(chosen, directory, console, workers or default_workers(chosen))
+    console.print(f"\nReport: {report}", soft_wrap=True)
+    return 1 if failed else 0
+
+
+@app.command
+def report(directory: Path) -> int:
+    """Write a study's report again and print its table.
+
+    Parameters
+    ----------
+    directory
+        The directory of a study, as ``compare`` made it.
+    """
+    from rich.console import Console
+
+    from prunus.report import print_table, write_report
+
+    console = Console()
+    written = write_report(directory)
+    print_table(directory, console)
+    console.print(f"\nReport: {written}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
+    """Say what a recipe would run, without running it; bad input ends as it would in a run.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file.
+    overrides
+        Changes as for ``train`` and ``compare``.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from prunus.check import describe
+    from prunus.recipes import read
+
+    print(describe(read(recipe, overrides, plugin)))
+    return 0
+
+
+@app.command(name="list")
+def list_(kind: Kind | None = None) -> int:
+    """List what recipes can name, each with its first line of documentation.
+
+    Parameters
+    ----------
+    kind
+        What to list; everything by default.
+    """
+    from prunus.check import catalogue
+
+    print(catalogue(kind))
+    return 0
+
+
+@data_app.default
+def data_here(root: Path | None = None) -> int:
+    """What is here: each data set, where it was looked for, and whether its files are whole.
+
+    Parameters
+    ----------
+    root
+        The data directory; ``$PRUNUS_DATA``, else ``~/.cache/prunus`` by default.
+    """
+    from prunus.data import check as check_data
+
+    for status in check_data(root):
+        print(status)
+    return 0
+
+
+@data_app.command
+def fetch(name: str, root: Path | None = None) -> int:
+    """Download a data set, with checksums.
+
+    Parameters
+    ----------
+    name
+        The data set.
+    root
+        The data directory; ``$PRUNUS_DATA``, else ``~/.cache/prunus`` by default.
+    """
+    from prunus.data import data_root
+    from prunus.data import fetch as fetch_data
+
+    print(fetch_data(name, data_root(root)))
+    return 0
+
+
+@data_app.command(name="check")
+def check_data(name: str, root: Path | None = None) -> int:
+    """Read a data set and say what it holds; a missing, truncated or wrong file is named.
+
+    Parameters
+    ----------
+    name
+        The data set, or the path of an .npz file.
+    root
+        The data directory; ``$PRUNUS_DATA``, else ``~/.cache/prunus`` by default.
+    """
+    from prunus.data import load
+
+    found = load(name, root)
+    shape = " x ".join(map(str, found.input_shape))
+    print(f"{found.name}: {len(found.train)} + {len(found.test)} images, {shape}, {found.classes} classes")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""The main job: every method at every sparsity with every seed, at the same budget, and the report of it."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from prunus.display import Display
+from prunus.recipes import Recipe, parse, single
+from prunus.report import print_table, write_report
+from prunus.runs import Progress, train, write_atomically
+from prunus.timing import dense_twin, throughput
+from prunus.training import NonFiniteLossError
+
+Tell = Callable[[str, Progress], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one run ended: its result, or what went wrong."""
+
+    recipe: Recipe
+    result: dict[str, Any] | None
+    error: str = ""
+
+
+def compare(recipe: Recipe, directory: Path, console: Console, workers: int = 1) -> tuple[Path, int]:
+    """Train all runs of ``recipe`` under ``directory``, time them against dense, and report.
+
+    Returns the report's path and the number of failed runs.
+
+    Finished runs are taken as they are. ``workers`` processes train at once, each with its share of the cores. A run
+    whose loss diverges is named and the others go on.
+    """
+    runs = list(recipe.runs())
+    directory.mkdir(parents=True, exist_ok=True)
+    write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
+    write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in runs]}))
+    console.print(f"{len(runs)} runs on {recipe.data}, in {directory}")
+    failed = 0
+    with Display(console, runs) as display:
+        for outcome in _all(runs, directory / "runs", workers, display.tell):
+            display.finished(outcome.recipe, outcome.result, outcome.error)
+            failed += outcome.result is None
+    _time(recipe, runs, directory, console)
+    report = write_report(directory)
+    print_table(directory, console)
+    return report, failed
+
+
+def default_workers(recipe: Recipe) -> int:
+    """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU."""
+    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
+    return min(8, os.cpu_count() or 1) if on_cpu else 1
+
+
+def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell) -> Iterator[Outcome]:
+    if workers == 1:
+        for run in runs:
+            yield _one(run, directory, lambda progress, run=run: tell(run.name(), progress))  # type: ignore[misc]
+        return
+    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with spawn.Manager() as manager:
+        news: Queue[tuple[str, Progress]] = manager.Queue()  # type: ignore[assignment]
+        with _pool(workers, spawn) as pool:
+            waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, news) for run in runs}
+            while waiting:
+                done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
+                _pass_on(news, tell)
+                yield from (future.result() for future in done)
+
+
+@contextmanager
+def _pool(workers: int, spawn: Any) -> Iterator[ProcessPoolExecutor]:
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
+    try:
+        yield pool
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.terminate()  # a run in progress is lost either way; the finished ones are on disk
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _remote(values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Progress]]") -> Outcome:
+    run = parse(values)
+    return _one(run, directory, lambda progress: news.put((run.name(), progress)))
+
+
+def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None]) -> Outcome:
+    try:
+        return Outcome(run, train(run, directory, tell))
+    except NonFiniteLossError as error:
+        return Outcome(run, None, str(error))
+
+
+def _pass_on(news: "Queue[tuple[str, Progress]]", tell: Tell) -> None:
+    while True:
+        try:
+            tell(*news.get_nowait())
+        except Empty:
+            return
+
+
+def _time(recipe: Recipe, runs: list[Recipe], directory: Path, console: Console) -> None:
+    """Measure each method at each sparsity once, and dense under bf16; measurements already there are kept."""
+    path = directory / "timing.json"
+    known = {entry["run"]: entry for entry in json.loads(path.read_text())} if path.is_file() else {}
+    first = [run for run in runs if run.seed == recipe.seed[:1]]
+    baseline = dense_twin(first[0])
+    chosen = [run for run in first if single(run).method != "dense"]
+    if baseline.precision == "32-true":
+        chosen.insert(0, baseline.model_copy(update={"precision": "bf16-mixed"}))
+    with console.status("Timing") as status:
+        for number, run in enumerate(chosen, 1):
+            status.update(f"Timing training against dense, {number} of {len(chosen)}: {single(run).method}")
+            if run.name() not in known:
+                known[run.name()] = throughput(run, baseline)
+                write_atomically(path, json.dumps(list(known.values()), indent=1))
+    names = [run.name() for run in chosen]
+    write_atomically(path, json.dumps([known[name] for name in names], indent=1))

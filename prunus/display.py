@@ -1,0 +1,72 @@
+"""What a person sees while a study runs: the runs in progress, their accuracy so far, and the time left."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+from prunus.recipes import Recipe, single
+from prunus.runs import Progress
+
+
+class Display:
+    """Live bars on a terminal: the whole study with its time left, and each run in progress; a line a finished run."""
+
+    def __init__(self, console: Console, recipes: list[Recipe]) -> None:
+        self.console, self.runs = console, len(recipes)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+        )
+        self.bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.whole = self.bars.add_task("all runs", total=self.runs, note="")
+        self.active: dict[str, TaskID] = {}
+        self.labels = {recipe.name(): label(recipe) for recipe in recipes}
+        self.done = 0
+
+    def __enter__(self) -> "Display":
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def tell(self, name: str, progress: Progress) -> None:
+        """News of a run in progress."""
+        if name not in self.active:
+            self.active[name] = self.bars.add_task(self.labels[name], total=progress.steps, note="")
+        note = f"accuracy {100 * progress.accuracy:.2f} %"
+        self.bars.update(self.active[name], completed=progress.step, note=note)
+
+    def finished(self, recipe: Recipe, result: dict[str, Any] | None, error: str) -> None:
+        """A run has ended."""
+        name = recipe.name()
+        if name in self.active:
+            self.bars.remove_task(self.active.pop(name))
+        self.done += 1
+        self.bars.update(self.whole, completed=self.done)
+        self.console.print(
+            f"[{self.done:>{len(str(self.runs))}}/{self.runs}] {_line(recipe, result, error)}", markup=False
+        )
+
+
+def label(recipe: Recipe) -> str:
+    """A run in words."""
+    run = single(recipe)
+    return f"{run.method:<10} sparsity {run.sparsity:<5g} seed {run.seed}"
+
+
+def _line(recipe: Recipe, result: dict[str, Any] | None, error: str) -> str:
+    if result is None:
+        return f"{label(recipe)}  FAILED: {error}"
+    line = f"{label(recipe)}  accuracy {100 * result['test']['accuracy']:6.2f} %"
+    if result["collapsed"]:
+        line += f"  COLLAPSED: {', '.join(result['collapsed'])}"
+    return line

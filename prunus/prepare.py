@@ -1,0 +1,116 @@
+"""From a recipe to everything that its training needs, ready for the first step."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
+from prunus.evaluation import Quality, evaluate
+from prunus.recipes import Recipe, modules, single
+from prunus.sparsify import Sparsifier, sparsify
+from prunus.tables import Builder, unknown
+from prunus.training import Training
+
+EVALUATION_BATCH = 1000
+
+
+@dataclass
+class Evidence:
+    """The first training batches, for methods that look at data before training; counts what they look at."""
+
+    make: Callable[[], Iterator[tuple[Tensor, Tensor]]]
+    batches: int
+    passes: int = 0
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for batch in islice(self.make(), self.batches):
+            self.passes += 1
+            yield batch
+
+
+@dataclass
+class Prepared:
+    """Everything a run trains with: the plain model, the loop over its wrapped twin, and the held-out images."""
+
+    data: Data
+    model: nn.Module
+    training: Training
+    sparsifier: Sparsifier | None
+    validation: Images
+    test: Images
+    evidence: Evidence
+    epoch_steps: float
+    device: torch.device
+
+    def quality(self, images: Images) -> Quality:
+        """The quality on ``images``, under the precision of training."""
+        batches = evaluation_batches(images, EVALUATION_BATCH, self.data)
+        return evaluate(self.training.model, batches, self.data.classes)
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Data, model, method and loop of a run, on its device, ready for the first step."""
+    run = single(recipe)
+    fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+    data = load_data(recipe)
+    train, validation = split(data.train, recipe.validation, recipe.split_seed)
+    train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
+    stream = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
+    loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
+    evidence = Evidence(stream, recipe.signal_batches)
+    given = {"batches": evidence, "loss": loss, "input_shape": data.input_shape, "sparsity": run.sparsity}
+    builder = Builder(given, modules(recipe.plugins))
+
+    torch.manual_seed(run.seed)  # the same initial weights for every method
+    model = build_model(recipe, data, builder).to(fabric.device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
+    optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
+    epoch_steps = epoch_length(recipe, data)
+    steps = recipe.steps or max(1, round((recipe.epochs or 0) * epoch_steps))
+    sparsifier = None
+    if run.method != "dense":
+        method = builder.build("method", {run.method: run.arguments})
+        filters = {"include": recipe.include, "exclude": recipe.exclude}
+        sparsifier = sparsify(model, optimizer, method, steps, **filters, seed=run.seed)
+    trained = torch.compile(model) if recipe.compile else model
+    wrapped, stepping = fabric.setup(trained, optimizer)
+    training = Training(
+        wrapped,
+        stepping,
+        stream(),
+        loss,
+        steps,
+        learning_rate=rate,
+        accumulate=recipe.accumulate,
+        clip=recipe.clip,
+        backward=fabric.backward,
+    )
+    return Prepared(data, model, training, sparsifier, validation, test, evidence, epoch_steps, fabric.device)
+
+
+def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
+    """The recipe's model for the shapes of ``data``."""
+    given = {"input_shape": data.input_shape, "classes": data.classes}
+    model: nn.Module = Builder(given, builder.plugins).build("model", recipe.model)
+    return model
+
+
+def load_data(recipe: Recipe) -> Data:
+    """The recipe's data set, with its augmentation."""
+    if recipe.data not in DATA and not recipe.data.endswith(".npz"):
+        raise unknown("data set", recipe.data, list(DATA))
+    data = load(recipe.data)
+    return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
+
+
+def epoch_length(recipe: Recipe, data: Data) -> float:
+    """Optimizer steps in one pass over the training images, after validation is set aside."""
+    images = len(data.train) - round(recipe.validation * len(data.train))
+    return images / (recipe.batch_size * recipe.accumulate)

@@ -1,0 +1,224 @@
+"""Recipes: what to train, on what, how, as one mapping. ``prunus train`` runs one, ``prunus compare`` its product."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from prunus.tables import RecipeError, canonical, only, unknown
+
+Sparsity = float
+Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+
+
+class Recipe(BaseModel):
+    """A study: every method at every sparsity with every seed, all else equal. A run is one of each.
+
+    Lengths: ``epochs`` of the training images (after validation is set aside) or ``steps`` of the optimizer. Parts are
+    names or constructor calls; ``learning_rate`` is a number or a schedule of absolute rates over progress.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    data: str
+    model: str | dict[str, dict[str, Any] | None]
+    method: dict[str, dict[str, Any]]
+    sparsity: tuple[float, ...] = (0.9,)
+    seed: tuple[int, ...] = (0,)
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    optimizer: str | dict[str, dict[str, Any] | None] = "sgd"
+    learning_rate: float | str | dict[str, dict[str, Any] | None] = 0.1
+    label_smoothing: float = Field(default=0.0, ge=0.0, lt=1.0)
+    accumulate: int = Field(default=1, ge=1)
+    clip: float | None = Field(default=None, gt=0)
+    precision: Precision = "32-true"
+    compile: bool = False
+    channels_last: bool = False
+    device: str = "auto"
+    include: tuple[str, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    validation: float = Field(default=0.1, gt=0.0, lt=1.0)
+    split_seed: int = 0
+    augmentation: Literal["none", "crop-flip"] | None = None
+    evaluations: int = Field(default=20, ge=1)
+    signal_batches: int = Field(default=10, ge=1)
+    plugins: tuple[str, ...] = ()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _methods_by_name(cls, value: object) -> object:
+        specs = value if isinstance(value, list) else [value] if isinstance(value, str) else None
+        if specs is not None:
+            return dict(_named(spec) for spec in specs)
+        return {canonical(str(k)): v or {} for k, v in value.items()} if isinstance(value, Mapping) else value
+
+    @field_validator("sparsity", "seed", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: object) -> object:
+        return value if isinstance(value, Sequence) else (value,)
+
+    @field_validator("include", "exclude", "plugins", mode="before")
+    @classmethod
+    def _glob_or_globs(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("sparsity")
+    @classmethod
+    def _fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for sparsity in value:
+            if not 0.0 <= sparsity < 1.0:
+                raise ValueError(f"must be in [0, 1), got {sparsity}; to keep a tenth of the weights write 0.9")
+        return value
+
+    def runs(self) -> Iterator["Recipe"]:
+        """One recipe for each method, sparsity and seed; ``dense`` once a seed, at sparsity 0."""
+        for (name, arguments), seed in product(self.method.items(), self.seed):
+            for sparsity in (0.0,) if name == "dense" else self.sparsity:
+                chosen = {"method": {name: _at(arguments, sparsity)}, "sparsity": (sparsity,), "seed": (seed,)}
+                yield self.model_copy(update=chosen)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as plain values, defaults included."""
+        plain: dict[str, Any] = json.loads(self.model_dump_json())
+        return plain
+
+    def name(self) -> str:
+        """The hash of the resolved recipe: the directory of its run."""
+        text = json.dumps(self.resolved(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Single:
+    """The one method, sparsity and seed of a run's recipe."""
+
+    method: str
+    arguments: Mapping[str, Any]
+    sparsity: float
+    seed: int
+
+
+def single(recipe: Recipe) -> Single:
+    """What the recipe of one run holds. Raises RecipeError for a study of several runs."""
+    if len(list(recipe.runs())) != 1:
+        raise RecipeError(
+            f"train runs one method, sparsity and seed, the recipe lists {len(recipe.method)} x {len(recipe.sparsity)} x "
+            f"{len(recipe.seed)}; use compare, or choose, such as method=gmp sparsity=0.9 seed=0"
+        )
+    ((name, arguments),) = recipe.method.items()
+    return Single(name, arguments, 0.0 if name == "dense" else recipe.sparsity[0], recipe.seed[0])
+
+
+def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Recipe:
+    """The recipe in a YAML file, changed by overrides such as ``method.gmp.update_every=50``.
+
+    Raises RecipeError with the place, the expectation, the value and the remedy.
+    """
+    if not path.is_file():
+        raise RecipeError(f"expected a recipe file, found none at {path}")
+    try:
+        values = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(values).__name__}")
+    values["plugins"] = [*_listed(values.get("plugins")), *plugins]
+    if "method" in values:
+        values["method"] = dict(_named(spec) for spec in _listed(values["method"]))
+    for override in overrides:
+        _override(values, override)
+    return parse(values)
+
+
+def parse(values: Mapping[str, Any]) -> Recipe:
+    """The recipe that ``values`` describe."""
+    for key in values:
+        if key not in Recipe.model_fields:
+            raise RecipeError(f"recipe: {unknown('key', key, list(Recipe.model_fields))}")
+    try:
+        recipe = Recipe(**values)
+    except ValidationError as error:
+        raise RecipeError(_first(error)) from None
+    if (recipe.epochs is None) == (recipe.steps is None):
+        raise RecipeError("a recipe needs a length, epochs or steps, and only one; such as epochs: 10")
+    return recipe
+
+
+def modules(names: Sequence[str]) -> tuple[Any, ...]:
+    """The plug-in modules by name, or by path where the name ends in .py."""
+    return tuple(_module(name) for name in names)
+
+
+def _module(name: str) -> Any:
+    try:
+        if not name.endswith(".py"):
+            return import_module(name)
+        from importlib.util import module_from_spec, spec_from_file_location
+
+        spec = spec_from_file_location(Path(name).stem, name)
+        assert spec is not None and spec.loader is not None
+        module = module_from_spec(spec)
+        spec.loader.exec_module(module)
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise RecipeError(
+            f"plugin {name!r} cannot be imported ({error}); give a module or the path of a .py file"
+        ) from None
+    return module
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        return [{key: arguments} for key, arguments in value.items()]
+    return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _named(spec: Any) -> tuple[str, dict[str, Any]]:
+    name, arguments = only(spec, "method")
+    return canonical(name), dict(arguments)
+
+
+def _override(values: dict[str, Any], text: str) -> None:
+    path, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"an override is written key=value, such as method.gmp.update_every=50, got {text!r}")
+    *above, last = path.split(".")
+    at = values
+    for key in above:
+        if isinstance(at.get(key), str):
+            at[key] = {at[key]: {}}
+        if key not in at and canonical(key) not in at:
+            raise RecipeError(f"override {text!r}: {unknown('key', key, list(at))}")
+        key = key if key in at else canonical(key)
+        at[key] = at[key] if at[key] is not None else {}
+        at = at[key]
+    parsed = yaml.safe_load(value)
+    at[last] = dict(_named(s) for s in _listed(parsed)) if path == "method" else parsed
+
+
+def _at(arguments: Mapping[str, Any], sparsity: float) -> dict[str, Any]:
+    """The arguments at one sparsity: ``{by_sparsity: {0.9: -2.2, 0.95: -1.8}}`` stands for one value each."""
+    chosen = dict(arguments)
+    for name, value in arguments.items():
+        if isinstance(value, Mapping) and set(value) == {"by_sparsity"}:
+            choices = {float(key): choice for key, choice in value["by_sparsity"].items()}
+            if sparsity not in choices:
+                raise RecipeError(f"{name}.by_sparsity holds {', '.join(map(str, choices))}, sparsity is {sparsity}")
+            chosen[name] = choices[sparsity]
+    return chosen
+
+
+def _first(error: ValidationError) -> str:
+    found = error.errors()[0]
+    where = ".".join(str(part) for part in found["loc"] if not isinstance(part, int))
+    message = found["msg"].removeprefix("Value error, ")
+    value = "" if "got " in message else f", got {found['input']!r}"
+    return f"{where}: {message[0].lower() + message[1:]}{value}"

@@ -1,0 +1,128 @@
+"""The report's tables as text: data frames of what a reader sees, for every rendering."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from prunus.report import wording
+from prunus.report.results import Results
+from prunus.report.tables import benefits, differences, layer_means, records, summarise
+
+Row = Mapping[str, Any]
+SIZE = ["parameters kept", "MACs kept", "file dense", "file packed"]
+SPEED = ["speed-up in theory", "training throughput, measured"]
+
+
+def main_cells(results: Results) -> pd.DataFrame:
+    """The main table: what each method reached at each requested sparsity, dense first."""
+    return pd.DataFrame([main_row(row) for row in records(summarise(results))])
+
+
+def main_row(row: Row) -> dict[str, str]:
+    """One method at one sparsity."""
+    n = row["n"]
+    return {
+        "requested": wording.sparsity(row["requested_sparsity"]),
+        "method": row["method"],
+        "test accuracy, %": wording.sample(100 * row["accuracy"], 100 * row["accuracy_sd"], n),
+        "neg. log-likelihood": wording.spread(row["nll"], row["nll_sd"], n, 3),
+        "calibration error, %": wording.spread(100 * row["calibration_error"], 100 * row["calibration_error_sd"], n),
+        "realised": wording.realised(row["realised_sparsity"], row["realised_sparsity_sd"], n),
+        "parameters kept": wording.part(row["parameters_kept"], row["parameters"]),
+        "MACs kept": wording.part(row["macs_kept"], row["macs"]),
+        "speed-up in theory": theory(row),
+        "training throughput, measured": measured(row),
+        "file dense": wording.size(row["bytes_dense"]),
+        "file packed": wording.size(row["bytes_packed"]),
+    }
+
+
+def theory(row: Row) -> str:
+    """MACs of dense over MACs kept; of a measurement without a run, nothing."""
+    ratio = row["theoretical_speedup"]
+    return "" if math.isnan(ratio) else f"{ratio:.2f}×" if row["name"] == "dense" else wording.gain(ratio)
+
+
+def measured(row: Row) -> str:
+    """Training throughput relative to dense fp32, which is the reference."""
+    if row["name"] == "dense" and row["arithmetic"] == "fp32":
+        return "1.00× (reference)"
+    return wording.throughput(row["throughput_ratio"], row["throughput_low"], row["throughput_high"])
+
+
+def benefit_cells(results: Results) -> pd.DataFrame:
+    """Theory beside measurement, the steps that training took, and the file dense beside packed."""
+    return pd.DataFrame([benefit_row(row) for row in records(benefits(results))])
+
+
+def benefit_row(row: Row) -> dict[str, str]:
+    """One method at one sparsity, or one measurement without a run."""
+    trained = not math.isnan(row["steps"])
+    blocks = row["throughput_blocks"]
+    return {
+        "requested": wording.sparsity(row["requested_sparsity"]),
+        "method": row["method"],
+        "speed-up in theory": theory(row),
+        "training throughput, measured": measured(row),
+        "paired blocks": "" if math.isnan(blocks) else f"{blocks:.0f}",
+        "steps + extra gradient passes": wording.steps(row["steps"], row["extra_forward_backward"]) if trained else "",
+        "file dense": wording.size(row["bytes_dense"]) if trained else "",
+        "file packed": wording.size(row["bytes_packed"]) if trained else "",
+        "packing": wording.packing(row["bytes_dense"], row["bytes_packed"]) if trained else "",
+    }
+
+
+def difference_cells(results: Results) -> pd.DataFrame:
+    """Paired differences to dense, and what they show."""
+    return pd.DataFrame([difference_row(row) for row in records(differences(results))])
+
+
+def difference_row(row: Row) -> dict[str, str]:
+    """One method at one sparsity."""
+    n, low, high = row["n"], row["low"], row["high"]
+    return {
+        "requested": wording.sparsity(row["requested_sparsity"]),
+        "method": row["method"],
+        "difference to dense, points": wording.points(row["difference"], row["difference_sd"], n),
+        "common seeds": str(n),
+        "95 % interval": f"{100 * low:+.2f} to {100 * high:+.2f}" if n > 1 else "unknown",
+        "reading": reading(low, high),
+    }
+
+
+def reading(low: float, high: float) -> str:
+    """What an interval of differences to dense shows."""
+    if math.isnan(low):
+        return "one seed: cannot say"
+    return "below dense" if high < 0 else "above dense" if low > 0 else "no difference shown"
+
+
+def layer_cells(results: Results) -> dict[str, pd.DataFrame]:
+    """Per sparse method a table of its layers: realised sparsity and weights kept, a column per requested sparsity."""
+    means = layer_means(results)
+    return {method: one_method(means[means["method"] == method]) for method in sparse_methods(results)}
+
+
+def sparse_methods(results: Results) -> list[str]:
+    """The labels of all methods but dense, sorted."""
+    return sorted(set(results.runs.loc[results.runs["name"] != "dense", "method"]))
+
+
+def one_method(means: pd.DataFrame) -> pd.DataFrame:
+    """A row per layer of one method, in the network's order."""
+    first = means.drop_duplicates("position").sort_values("position")
+    table = pd.DataFrame(
+        {"layer": first["layer"], "shape": first["shape"], "weights": [f"{n:,.0f}" for n in first["weights"]]}
+    ).set_index("layer")
+    for requested, layers in means.groupby("requested_sparsity", dropna=False):
+        text = [layer_text(row) for row in records(layers)]
+        table[wording.sparsity(float(str(requested)))] = pd.Series(text, index=layers["layer"])
+    return table.reset_index().fillna("")
+
+
+def layer_text(row: Row) -> str:
+    """'89.99 % (1,638)': mean sparsity and weights kept, and in how many runs the layer collapsed."""
+    text = f"{wording.zeros(row['realised_sparsity'])} % ({wording.count(row['kept'])})"
+    return f"{text}, collapsed in {wording.runs_of(row['collapsed'], row['n'])}" if row["collapsed"] else text

@@ -1,0 +1,173 @@
+"""What the tables say, in sentences: the answer at the top, what needs attention, and how far to trust it."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from prunus.report import wording
+from prunus.report.cells import sparse_methods
+from prunus.report.results import Results
+from prunus.report.tables import CELL, benefits, collapsed, differences, misses, records, reference, summarise
+
+
+def question(results: Results) -> str:
+    """What the study asked, and what dense training reached."""
+    runs = results.runs
+    asked = wording.listed([wording.sparsity(value) for value in requested(results)])
+    methods = wording.listed([f"`{method}`" for method in sparse_methods(results)]) or "no sparse method"
+    workload = f"{runs['model'].iloc[0]} on {runs['data'].iloc[0]}"
+    return (
+        f"Asked: how close {methods} at {asked or 'no'} sparsity come to dense training of {workload}, "
+        f"{dense_accuracy(results)}."
+    )
+
+
+def requested(results: Results) -> list[float]:
+    """The requested sparsities of the sparse methods, ascending, NaN (left open) last."""
+    runs = results.runs
+    return list(runs.loc[runs["name"] != "dense", "requested_sparsity"].drop_duplicates())
+
+
+def dense_accuracy(results: Results) -> str:
+    """The accuracy of the dense reference, or that there is none."""
+    dense = reference(results.runs)
+    if dense is None:
+        return "of which this study holds no run: distances to dense are unknown"
+    row = next(row for row in records(summarise(results)) if row["method"] == dense)
+    reached = wording.sample(100 * row["accuracy"], 100 * row["accuracy_sd"], row["n"], " %")
+    return f"which reaches a test accuracy of {reached}"
+
+
+def answers(results: Results) -> list[str]:
+    """A clause per requested sparsity: the method of highest mean accuracy, what overlaps it, how far from dense."""
+    table = summarise(results)
+    table = table[table["name"] != "dense"]
+    missed = misses(results).set_index(CELL).index
+    table = table.assign(missed=[cell in missed for cell in zip(*(table[key] for key in CELL), strict=True)])
+    gaps = differences(results).set_index(CELL)
+    return [answer(cells, gaps) for _, cells in table.groupby("requested_sparsity", sort=False, dropna=False)]
+
+
+def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
+    """The clause for one requested sparsity; methods that missed it are named, not ranked."""
+    at = f"at {wording.sparsity(cells['requested_sparsity'].iloc[0])}"
+    missed = wording.listed([f"`{method}`" for method in cells.loc[cells["missed"], "method"]])
+    aside = f" (not ranked, sparsity missed: {missed})" if missed else ""
+    ranked = cells[~cells["missed"]].sort_values(["accuracy", "method"], ascending=[False, True])
+    if ranked.empty:
+        return f"{at}: no method met the requested sparsity{aside}"
+    best = ranked.iloc[0]
+    reached = wording.sample(100 * best["accuracy"], 100 * best["accuracy_sd"], best["n"], " %")
+    lead = "only" if len(ranked) == 1 else "highest mean:"
+    cell = (best["requested_sparsity"], best["method"])
+    gap = f", {distance(gaps.loc[cell])}" if cell in gaps.index else ""
+    return f"{at}: {lead} `{best['method']}` with {reached}{gap}{overlap(best, ranked.iloc[1:])}{aside}"
+
+
+def distance(gap: "pd.Series[float]") -> str:
+    """'0.52 ± 0.21 points below dense (5 common seeds)'."""
+    n = int(gap["n"])
+    side = "below" if gap["difference"] < 0 else "above"
+    size = wording.spread(100 * abs(gap["difference"]), 100 * gap["difference_sd"], n)
+    return f"{size} points {side} dense ({n} common seed{'s' if n > 1 else ''})"
+
+
+def overlap(best: "pd.Series[float]", others: pd.DataFrame) -> str:
+    """Which other methods' mean ± sd reaches into that of the best; with one seed nobody can tell."""
+    if others.empty:
+        return ""
+    if math.isnan(best["accuracy_sd"]):
+        return "; one seed, so its lead has no known spread"
+    reach = best["accuracy_sd"] + others["accuracy_sd"].fillna(0.0)
+    close = list(others.loc[best["accuracy"] - others["accuracy"] <= reach, "method"])
+    names = wording.listed([f"`{method}`" for method in close])
+    return f"; its mean ± sd overlaps that of {names}" if close else "; no other method's mean ± sd overlaps it"
+
+
+def resolution(results: Results) -> str:
+    """The smallest step that the test accuracy can take."""
+    examples = results.runs["test_examples"].iloc[0]
+    return f"The test set holds {examples:,} examples: one of them is {100 / examples:.2f} points."
+
+
+def sameness(results: Results) -> str:
+    """Which methods showed no difference to dense, which lie below or above, and which nobody can judge."""
+    gaps = differences(results)
+    if gaps.empty:
+        return "No seed is common to a dense and a sparse run: no paired difference can be given."
+    kinds = {
+        "below dense": gaps["high"] < 0,
+        "above dense": gaps["low"] > 0,
+        "no difference shown": (gaps["low"] <= 0) & (gaps["high"] >= 0),
+        "one common seed, so no statement": gaps["margin"].isna(),
+    }
+    clauses = [f"{kind}: {cells_named(gaps[chosen])}" for kind, chosen in kinds.items() if chosen.any()]
+    return "; ".join(clauses).capitalize() + "."
+
+
+def cells_named(cells: pd.DataFrame) -> str:
+    """'`gmp` at 50 % and 90 %, `rigl` at 50 %'."""
+    groups = cells.groupby("method", sort=False)["requested_sparsity"]
+    return ", ".join(
+        f"`{method}` at {wording.listed([wording.sparsity(value) for value in values])}" for method, values in groups
+    )
+
+
+def bfloat16(results: Results) -> str:
+    """What dense training gains by number format alone, the bar for every sparse method; or that nobody measured it."""
+    rows = benefits(results)
+    rows = rows[(rows["name"] == "dense") & (rows["arithmetic"] == "bf16") & rows["throughput_ratio"].notna()]
+    if rows.empty:
+        return "Dense training in bf16, the rival that needs no sparsity, was not measured."
+    row = rows.iloc[0]
+    measured = wording.throughput(row["throughput_ratio"], row["throughput_low"], row["throughput_high"])
+    return f"Dense training in bf16, the rival that needs no sparsity: {measured}."
+
+
+def shared_timing(results: Results) -> str:
+    """That variants of a method share one measurement, which names a method and sparsity only; else nothing."""
+    runs = results.runs[results.runs["name"].isin(results.timing["name"])]
+    variants = runs.groupby(["name", "requested_sparsity", "arithmetic"])["method"].nunique()
+    names = sorted({f"`{name}`" for name in variants[variants > 1].index.get_level_values("name")})
+    return f"The variants of {wording.listed(names)} share one measurement." if names else ""
+
+
+def attention(results: Results) -> list[str]:
+    """What a reader must not overlook: collapsed layers, missed sparsities, results that are not finite."""
+    return [*collapse_warnings(results), *miss_warnings(results), *finite_warnings(results)]
+
+
+def collapse_warnings(results: Results) -> list[str]:
+    """A sentence per method, sparsity and layer that some run left at its floor of one weight."""
+    return [
+        f"COLLAPSED to one weight: `{row['method']}` at {wording.sparsity(row['requested_sparsity'])}, "
+        f"layer `{row['layer']}`, in {wording.runs_of(row['runs'], row['n'])}"
+        for row in records(collapsed(results))
+    ]
+
+
+def miss_warnings(results: Results) -> list[str]:
+    """A sentence per method whose sparsity is not the requested one."""
+    return [
+        f"SPARSITY MISSED: `{row['method']}` was asked for {wording.sparsity(row['requested_sparsity'])} and realised "
+        f"{wording.realised(row['realised_sparsity'], row['realised_sparsity_sd'], row['n'])} "
+        f"({wording.runs_of(row['runs'], row['n'])} over 0.5 points off)"
+        for row in records(misses(results))
+    ]
+
+
+def finite_warnings(results: Results) -> list[str]:
+    """A sentence per run that diverged."""
+    runs = results.runs
+    broken = runs[~np.isfinite(runs[["accuracy", "nll", "calibration_error"]].to_numpy(dtype=float)).all(axis=1)]
+    return [
+        f"NOT FINITE: run `{row['run']}` (`{row['method']}` at {wording.sparsity(row['requested_sparsity'])}, "
+        f"seed {row['seed']})"
+        for row in records(broken)
+    ]
+
+
+def unfinished(results: Results) -> list[str]:
+    """A sentence per run that has no result and is in no number of the report."""
+    return [f"`runs/{row['run']}`, last logged step {row['last_step']:,}" for row in records(results.unfinished)]

@@ -1,0 +1,156 @@
+"""Aggregating: the study's runs as means, sample standard deviations and paired differences over seeds."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from scipy.special import stdtrit
+
+from prunus.report.results import Results, read
+
+CELL = ["requested_sparsity", "method"]
+MEASURED = ["accuracy", "nll", "calibration_error", "realised_sparsity"]
+COUNTED = [
+    *("parameters", "parameters_kept", "macs", "macs_kept", "theoretical_speedup", "bytes_dense", "bytes_packed"),
+    *("steps", "extra_forward_backward", "train_seconds"),
+]
+TIMED = ["throughput_ratio", "throughput_low", "throughput_high", "throughput_blocks"]
+BENEFITS = [
+    *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED),
+    *("steps", "extra_forward_backward", "bytes_dense", "bytes_packed"),
+]
+TOLERANCE = 0.005
+
+
+def main_table(directory: Path) -> pd.DataFrame:
+    """A row per requested sparsity and method of the study in ``directory``, dense first; see ``summarise``."""
+    return summarise(read(directory))
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a table by column name."""
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
+
+
+def mean(column: "pd.Series[float]") -> float:
+    """The mean, not finite when any value is not: a diverged seed may not vanish from it."""
+    return float(column.mean(skipna=False))
+
+
+def sd(column: "pd.Series[float]") -> float:
+    """The sample standard deviation (n - 1), NaN for one value."""
+    return float(column.std(skipna=False, ddof=1))
+
+
+def summarise(results: Results) -> pd.DataFrame:
+    """A row per requested sparsity and method: n, means over seeds, ``_sd`` beside what is measured, and throughput.
+
+    Fractions stay fractions. ``throughput_ratio`` is measured training throughput relative to dense fp32, ``_low`` and
+    ``_high`` the quartiles of its paired blocks; NaN where nothing was measured in the runs' own number format.
+    """
+    cells = results.runs.groupby(CELL, sort=False, dropna=False)
+    table = pd.concat(
+        [
+            cells[["name", "arithmetic"]].first(),
+            cells.size().rename("n"),
+            cells[MEASURED + COUNTED].agg(mean),
+            cells[MEASURED].agg(sd).add_suffix("_sd"),
+        ],
+        axis=1,
+    )
+    timing = throughput(results.timing)
+    return table.reset_index().merge(timing, on=["name", "requested_sparsity", "arithmetic"], how="left")
+
+
+def throughput(timing: pd.DataFrame) -> pd.DataFrame:
+    """The measurements under the main table's column names."""
+    return timing.rename(columns={name: f"throughput_{name}" for name in ("ratio", "low", "high", "blocks")})
+
+
+def reference(runs: pd.DataFrame) -> str | None:
+    """The dense method that others are compared to: of several, the one whose settings most runs share."""
+    settings = ["precision", "batch_size", "steps"]
+    shared = runs.groupby(settings)["run"].transform("size")
+    dense = runs[runs["name"] == "dense"]
+    return None if dense.empty else str(dense["method"].iloc[shared[dense.index].argmax()])
+
+
+def differences(results: Results) -> pd.DataFrame:
+    """Test accuracy less that of the dense run with the same seed: mean, sd, n common seeds, 95 % t-interval.
+
+    A row per sparse method and requested sparsity, as fractions; no rows when the study has no dense run.
+    """
+    runs = results.runs
+    dense = runs[runs["method"] == reference(runs)].set_index("seed")["accuracy"]
+    sparse = runs[(runs["name"] != "dense") & runs["seed"].isin(dense.index)]
+    rows = []
+    for cell, group in sparse.groupby(CELL, sort=False, dropna=False):
+        paired = group["accuracy"] - group["seed"].map(dense)
+        deviation = sd(paired)
+        rows.append([*cell, mean(paired), deviation, len(paired), margin(deviation, len(paired))])
+    table = pd.DataFrame(rows, columns=[*CELL, "difference", "difference_sd", "n", "margin"])
+    return table.assign(low=table["difference"] - table["margin"], high=table["difference"] + table["margin"])
+
+
+def margin(deviation: float, n: int) -> float:
+    """Half the 95 % t-interval of a mean of ``n`` values with this sample sd; NaN for one value."""
+    return float(stdtrit(n - 1, 0.975) * deviation / n**0.5) if n > 1 else float("nan")
+
+
+def benefits(results: Results) -> pd.DataFrame:
+    """Theory beside measurement, a row per method and sparsity, and the measurements that belong to no run.
+
+    The latter are most often dense in bf16: the rival that needs no sparsity.
+    """
+    table = summarise(results)[BENEFITS]
+    key = ["name", "requested_sparsity", "arithmetic"]
+    alone = throughput(results.timing).merge(table[key], on=key, how="left", indicator="origin")
+    alone = alone[alone.pop("origin") == "left_only"]
+    extra = alone.assign(method=alone["name"] + " in " + alone["arithmetic"]).reindex(columns=BENEFITS)
+    if extra.empty:
+        return table
+    both = pd.concat([table, extra.astype(table.dtypes.to_dict())])
+    return both.sort_values("requested_sparsity", kind="stable", ignore_index=True)
+
+
+def collapsed(results: Results) -> pd.DataFrame:
+    """A row per sparsity, method and layer that some run left at its floor of one weight: in how many of n runs."""
+    layers = results.layers.groupby([*CELL, "position", "layer"], sort=False, dropna=False)["collapsed"]
+    table = layers.agg(runs="sum", n="size").reset_index()
+    return table[table["runs"] > 0].reset_index(drop=True)
+
+
+def misses(results: Results) -> pd.DataFrame:
+    """A row per sparsity and method where a run's sparsity lies over 0.5 points off: mean, sd, runs, n."""
+    runs = results.runs
+    off = (runs["realised_sparsity"] - runs["requested_sparsity"]).abs() > TOLERANCE
+    cells = runs.assign(off=off).groupby(CELL, sort=False, dropna=False)
+    table = cells.agg(
+        realised_sparsity=("realised_sparsity", mean),
+        realised_sparsity_sd=("realised_sparsity", sd),
+        runs=("off", "sum"),
+        n=("off", "size"),
+    ).reset_index()
+    return table[table["runs"] > 0].reset_index(drop=True)
+
+
+def layer_means(results: Results) -> pd.DataFrame:
+    """A row per method, sparsity and layer in the network's order: means over seeds, and runs that collapsed it."""
+    layers = results.layers.groupby([*CELL, "position", "layer", "shape"], sort=False, dropna=False)
+    return layers.agg(
+        weights=("weights", mean),
+        kept=("kept", mean),
+        realised_sparsity=("realised_sparsity", mean),
+        macs=("macs", mean),
+        macs_kept=("macs_kept", mean),
+        collapsed=("collapsed", "sum"),
+        n=("collapsed", "size"),
+    ).reset_index()
+
+
+def curve_means(curves: pd.DataFrame, value: str) -> pd.DataFrame:
+    """The mean of ``value`` over seeds at every step that all seeds of a sparsity and method logged."""
+    cells = curves.groupby([*CELL, "step"], sort=False, dropna=False)
+    table = cells.agg(epoch=("epoch", mean), mean=(value, mean), n=("run", "nunique")).reset_index()
+    seeds = table.groupby(CELL, dropna=False)["n"].transform("max")
+    return table[table["n"] == seeds]

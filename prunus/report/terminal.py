@@ -1,0 +1,41 @@
+"""Rendering to the terminal: the main table in three parts, and what needs attention."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich.box import HORIZONTALS
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from prunus.report import statements
+from prunus.report.cells import SIZE, SPEED, main_cells
+from prunus.report.results import read
+
+
+def print_table(directory: Path, console: Console) -> None:
+    """Prints the main table of the study in ``directory``, as scores, size and speed, then its warnings."""
+    results = read(directory)
+    cells = main_cells(results)
+    # in three parts: all columns at once do not fit a terminal
+    console.print(rich_table(cells.drop(columns=SIZE + SPEED), results.study))
+    console.print(rich_table(cells[["requested", "method", *SIZE]], "Size"))
+    console.print(rich_table(cells[["requested", "method", *SPEED]], "Speed"))
+    for warning in statements.attention(results):
+        console.print(warning, style="bold red", markup=False)
+    for run in statements.unfinished(results):
+        console.print(f"UNFINISHED: {run}", style="bold yellow", markup=False)
+
+
+def rich_table(cells: pd.DataFrame, title: str) -> Table:
+    """A table with a line between requested sparsities, each named once."""
+    table = Table(title=title, title_justify="left", box=HORIZONTALS, padding=(0, 1, 0, 0))
+    for name in cells.columns:
+        # folded, never cut: a narrow terminal must not swallow a 'no gain'
+        table.add_column(name, overflow="fold")
+    first = cells["requested"] != cells["requested"].shift()
+    last = cells["requested"] != cells["requested"].shift(-1)
+    rows = cells.assign(requested=cells["requested"].where(first, ""))
+    for row, end in zip(rows.to_numpy().tolist(), last, strict=True):
+        table.add_row(*map(escape, row), end_section=bool(end))
+    return table

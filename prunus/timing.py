@@ -1,0 +1,85 @@
+"""What sparse training costs: throughput against dense, in alternating blocks of one process."""
+
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from prunus.allocation import CollapseWarning
+from prunus.recipes import Recipe, single
+from prunus.prepare import prepare
+from prunus.training import Step
+
+BLOCKS = 10  # pairs of dense and sparse blocks
+BLOCK_SECONDS = 0.15  # of dense training in a block, unless the training is shorter
+
+
+def dense_twin(recipe: Recipe) -> Recipe:
+    """The same run without sparsity."""
+    return recipe.model_copy(update={"method": {"dense": {}}, "sparsity": (0.0,)})
+
+
+def throughput(recipe: Recipe, baseline: Recipe) -> dict[str, Any]:
+    """Steps per second of ``recipe`` and of ``baseline``, and the median and quartiles of their paired ratios.
+
+    Blocks of equal numbers of steps alternate, so that what else the machine does falls on both. The whole of a short
+    training is run, updates of the masks included; of a long one the beginning. Above 1 the recipe is faster.
+    """
+    ours, theirs = _Blocks(recipe), _Blocks(baseline)
+    size = _block_size(theirs)
+    ours.seconds(1)
+    pairs = [(theirs.seconds(size), ours.seconds(size)) for _ in range(BLOCKS)]
+    ratios = [dense / sparse for dense, sparse in pairs]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    run = single(recipe)
+    return {
+        "run": recipe.name(),
+        "method": run.method,
+        "sparsity": run.sparsity,
+        "precision": recipe.precision,
+        "dense_steps_per_second": BLOCKS * size / sum(dense for dense, _ in pairs),
+        "steps_per_second": BLOCKS * size / sum(sparse for _, sparse in pairs),
+        "ratio": middle,
+        "low": low,
+        "high": high,
+        "blocks": BLOCKS,
+    }
+
+
+class _Blocks:
+    """A training that is run a few steps at a time, and anew when it ends."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.steps = self._fresh()
+
+    def seconds(self, count: int) -> float:
+        """The time of the next ``count`` steps; building a training anew is not counted."""
+        spent = 0.0
+        while count > 0:
+            began = time.perf_counter()
+            taken = 0
+            last: Step | None = None
+            while taken < count and (step := next(self.steps, None)) is not None:
+                taken, last = taken + 1, step
+            if last is not None:
+                last.loss.item()  # the device has finished
+            spent += time.perf_counter() - began
+            count -= taken
+            if count > 0:
+                self.steps = self._fresh()
+        return spent
+
+    def _fresh(self) -> Iterator[Step]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollapseWarning)
+            prepared = prepare(self.recipe)
+        self.length = prepared.training.steps
+        return iter(prepared.training)
+
+
+def _block_size(blocks: _Blocks) -> int:
+    blocks.seconds(2)  # warm up: allocations, the first choice of kernels
+    step = blocks.seconds(3) / 3
+    return max(1, min(round(BLOCK_SECONDS / step), blocks.length // BLOCKS))
