@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Any
@@ -67,7 +68,7 @@ def default_workers(recipe: Recipe) -> int:
 def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell) -> Iterator[Outcome]:
     if workers == 1:
         for run in runs:
-            yield _one(run, directory, lambda progress, run=run: tell(run.name(), progress))  # type: ignore[misc]
+            yield _one(run, directory, partial(tell, run.name()))
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with spawn.Manager() as manager:

@@ -40,9 +40,8 @@ def prunable(
     """The prunable parameters by name: the ``weight`` of every Linear and convolution.
 
     ``include`` replaces that choice by all parameters whose names match one of its globs, ``exclude`` takes names out
-    of
-    either. A weight shared by several layers appears once, under its first name; one shared with an embedding counts as
-    an embedding. Names are those of the model inside ``torch.compile``, DDP, Fabric or accelerate wrappers. Raises
+    of either. A weight shared by several layers appears once, under its first name; one shared with an embedding counts
+    as an embedding. Names are those of the model inside ``torch.compile``, DDP, Fabric or accelerate wrappers. Raises
     ValueError for a glob that matches nothing and for a layer whose weight is computed from another parameter.
 
     >>> list(prunable(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)), exclude="2.*"))

@@ -77,9 +77,10 @@ def prepare(recipe: Recipe) -> Prepared:
     sparsifier = None
     if run.method != "dense":
         method = builder.build("method", {run.method: run.arguments})
-        filters = {"include": recipe.include, "exclude": recipe.exclude}
-        sparsifier = sparsify(model, optimizer, method, steps, **filters, seed=run.seed)
-    trained = torch.compile(model) if recipe.compile else model
+        sparsifier = sparsify(
+            model, optimizer, method, steps, include=recipe.include, exclude=recipe.exclude, seed=run.seed
+        )
+    trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
     training = Training(
         wrapped,

@@ -111,7 +111,7 @@ def single(recipe: Recipe) -> Single:
     """What the recipe of one run holds. Raises RecipeError for a study of several runs."""
     if len(list(recipe.runs())) != 1:
         raise RecipeError(
-            f"train runs one method, sparsity and seed, the recipe lists {len(recipe.method)} x {len(recipe.sparsity)} x "
+            f"train runs one method, sparsity and seed, the recipe has {len(recipe.method)} x {len(recipe.sparsity)} x "
             f"{len(recipe.seed)}; use compare, or choose, such as method=gmp sparsity=0.9 seed=0"
         )
     ((name, arguments),) = recipe.method.items()
@@ -165,7 +165,8 @@ def _module(name: str) -> Any:
         from importlib.util import module_from_spec, spec_from_file_location
 
         spec = spec_from_file_location(Path(name).stem, name)
-        assert spec is not None and spec.loader is not None
+        assert spec is not None
+        assert spec.loader is not None
         module = module_from_spec(spec)
         spec.loader.exec_module(module)
     except (ModuleNotFoundError, FileNotFoundError) as error:

@@ -22,7 +22,7 @@ from prunus.recipes import Recipe, single
 
 
 class Progress(NamedTuple):
-    """How far a run is: steps taken, steps in all, validation accuracy of the last evaluation (NaN before the first)."""
+    """How far a run is: steps taken, steps in all, last validation accuracy (NaN before the first)."""
 
     step: int
     steps: int

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from prunus.allocation import CollapseWarning
-from prunus.recipes import Recipe, single
 from prunus.prepare import prepare
+from prunus.recipes import Recipe, single
 from prunus.training import Step
 
 BLOCKS = 10  # pairs of dense and sparse blocks

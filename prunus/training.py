@@ -30,10 +30,10 @@ class Training:
     """Trains ``model`` for ``steps`` optimizer steps on ``batches``, endlessly repeated; iterate it, or call `run`.
 
     ``learning_rate`` maps progress (steps taken / steps) to the rate of the first parameter group; the others keep
-    their
-    ratio to it. ``accumulate`` batches make one step, their mean loss its loss. ``clip`` bounds the gradient norm; it
-    acts in the optimizer's pre-step hooks, after those of a sparsifier attached earlier, hence on kept gradients alone.
-    ``backward`` takes the place of ``loss.backward()``, for Fabric and AMP. Model and optimizer may be wrapped.
+    their ratio to it. ``accumulate`` batches make one step, their mean loss its loss. ``clip`` bounds the gradient
+    norm; it acts in the optimizer's pre-step hooks, after those of a sparsifier attached earlier, hence on kept
+    gradients alone. ``backward`` takes the place of ``loss.backward()``, for Fabric and AMP. Model and optimizer may be
+    wrapped.
 
     A non-finite loss raises `NonFiniteLossError`. It is looked for every ``check_every`` steps and at the end, because
     looking makes the device wait.

@@ -73,7 +73,7 @@ class Resize:
     """Follow a schedule up or down, layer by layer, changing only the difference.
 
     Fewer: the lowest ``drop`` scores among the kept go. More: the highest ``grow`` scores among the dropped come, with
-    value zero. The same count: the mask stays bit-identical. ``specs`` of RP-RR and MP-RR (Tessera et al. 2022, Sec.
+    value zero. The same count: the mask stays bit-identical. The masks of RP-RR and MP-RR (Tessera et al. 2022, Sec.
     2).
     """
 

@@ -1,7 +1,7 @@
 """Naive twins of all methods: loops, sorts and formulas straight from the papers, on one small network.
 
-They share nothing with ``prunus`` but the names of its random draws. A twin is ``(run, sparsity, ...) -> None``: it
-trains ``run.values`` for ``run.steps`` steps and leaves the weights in use and their masks there.
+They share nothing with ``prunus`` but the names of its random draws. A twin takes a run and the method's own arguments,
+trains ``run.values`` for ``run.steps`` steps and leaves there the weights in use and their masks.
 """
 
 import math
@@ -15,18 +15,23 @@ from prunus.randomness import seeded
 
 Tensors = dict[str, Tensor]
 Batch = tuple[Tensor, Tensor]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 WEIGHTS = ("0.weight", "2.weight", "4.weight")
 
 
-def loss_of(values: Tensors, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """Mean squared error of three linear layers with ReLU between them."""
-    hidden, targets = batch
+def outputs(values: Tensors, hidden: Tensor) -> Tensor:
+    """Three linear layers with ReLU between them."""
     for layer in (0, 2, 4):
         hidden = hidden @ values[f"{layer}.weight"].T + values[f"{layer}.bias"]
-        hidden = hidden.relu() if layer < 4 else hidden / temperature
-    return ((hidden - targets) ** 2).mean()
+        hidden = hidden.relu() if layer < 4 else hidden
+    return hidden
+
+
+def loss_of(values: Tensors, batch: Batch) -> Tensor:
+    """The mean squared error."""
+    return ((outputs(values, batch[0]) - batch[1]) ** 2).mean()
 
 
 @dataclass
@@ -195,45 +200,46 @@ def one_shot(run: Run, sparsity: float) -> None:
     masked(run, lambda clock: top(absolute(run.values), count) if clock == run.steps // 2 else None)
 
 
-def snip(run: Run, sparsity: float) -> None:
-    """|w dL/dw| of the first batch."""
+def snip(run: Run, sparsity: float, batches: list[Batch] | None = None, loss: Loss | None = None) -> None:
+    """|w dL/dw| of the first batch, or of stated batches, where the absolute value comes after the sum."""
+    if batches and loss:
+        return snip_on_batches(run, sparsity, batches, loss)
 
     def rule(clock: int, gradients: Tensors) -> Tensors | None:
         saliency = {name: (run.values[name] * gradients[name]).abs() for name in WEIGHTS}
         return None if clock else top(saliency, global_count(run, sparsity))
 
-    masked_by_gradient(run, rule)
+    return masked_by_gradient(run, rule)
 
 
-def snip_on_batches(run: Run, sparsity: float, batches: list[Batch]) -> None:
-    """|w sum dL/dw| over stated batches: the absolute value after the sum."""
+def snip_on_batches(run: Run, sparsity: float, batches: list[Batch], loss: Loss) -> None:
     leaves = {name: value.clone().requires_grad_() for name, value in run.values.items()}
-    loss = sum(loss_of(leaves, batch) for batch in batches)
-    gradients = torch.autograd.grad(loss, [leaves[name] for name in WEIGHTS])
+    total = sum(loss(outputs(leaves, inputs), targets) for inputs, targets in batches)
+    gradients = torch.autograd.grad(total, [leaves[name] for name in WEIGHTS])
     saliency = {n: (run.values[n] * g).abs() for n, g in zip(WEIGHTS, gradients, strict=True)}
     masked(run, lambda clock: None if clock else top(saliency, global_count(run, sparsity)))
 
 
-def grasp(run: Run, sparsity: float, batches: list[Batch], temperature: float = 200.0) -> None:
+def grasp(run: Run, sparsity: float, batches: list[Batch], loss: Loss, temperature: float = 200.0) -> None:
     """Signed w * Hg, by the whole Hessian matrix; the lowest go."""
     sizes = [run.values[name].numel() for name in WEIGHTS]
 
-    def loss(flat: Tensor) -> Tensor:
+    def total(flat: Tensor) -> Tensor:
         parts = {n: part.view(run.values[n].shape) for n, part in zip(WEIGHTS, flat.split(sizes), strict=True)}
-        return sum(loss_of({**run.values, **parts}, batch, temperature) for batch in batches)
+        return sum(loss(outputs({**run.values, **parts}, x) / temperature, y) for x, y in batches)
 
     flat = torch.cat([run.values[name].flatten() for name in WEIGHTS])
-    slope = torch.autograd.functional.jacobian(loss, flat)
-    score = flat * (torch.autograd.functional.hessian(loss, flat) @ slope)
+    slope = torch.autograd.functional.jacobian(total, flat)
+    score = flat * (torch.autograd.functional.hessian(total, flat) @ slope)
     scores = {n: part.view(run.values[n].shape) for n, part in zip(WEIGHTS, score.split(sizes), strict=True)}
     masked(run, lambda clock: None if clock else top(scores, global_count(run, sparsity)))
 
 
-def synflow(run: Run, sparsity: float, rounds: int = 100) -> None:
+def synflow(run: Run, sparsity: float, input_shape: tuple[int, ...], rounds: int = 100) -> None:
     """R = 1' |W3| (|W2| (|W1| 1 + |b1|) + |b2|) + ...; a weight's flow is (what leaves it) |w| (what reaches it)."""
     for number in range(1, rounds + 1):
         one, two, three = (run.values[name].abs() for name in WEIGHTS)
-        reached = [torch.ones(one.shape[1], dtype=one.dtype)]
+        reached = [torch.ones(input_shape, dtype=one.dtype)]
         for layer, weight in ((0, one), (2, two)):
             reached.append(weight @ reached[-1] + run.values[f"{layer}.bias"].abs())
         leaving = [three.sum(0) @ two, three.sum(0), torch.ones(three.shape[0], dtype=one.dtype)]
@@ -244,7 +250,9 @@ def synflow(run: Run, sparsity: float, rounds: int = 100) -> None:
     masked(run, lambda clock: None)
 
 
-def gmp(run: Run, sparsity: float, update_every: int, until: float = 0.75) -> None:
+def gmp(run: Run, sparsity: float, update_every: int, until: float = 0.75, recover: bool = False) -> None:
+    if recover:
+        return gmp_recovering(run, sparsity, update_every, until)
     times = due(run, update_every, until)
 
     def rule(clock: int) -> Tensors | None:
@@ -252,10 +260,10 @@ def gmp(run: Run, sparsity: float, update_every: int, until: float = 0.75) -> No
             return None
         return top(where(run.masks, absolute(run.values)), global_count(run, cubic(times[clock], sparsity)))
 
-    masked(run, rule)
+    return masked(run, rule)
 
 
-def gmp_recovering(run: Run, sparsity: float, update_every: int, until: float = 0.75) -> None:
+def gmp_recovering(run: Run, sparsity: float, update_every: int, until: float) -> None:
     """The mask sits before stored weights, which only decay where it drops; momentum is masked at each pruning."""
     times = due(run, update_every, until)
     for clock in range(run.steps + 1):

@@ -220,7 +220,7 @@ def test_npz_gives_back_what_was_written(tmp_path, shape):
         assert (data.name, data.classes, data.input_shape) == ("mine", 7, (channels, 5, 4))
         assert np.array_equal(data.train.images.permute(0, 2, 3, 1).numpy().reshape(shape), train)
         assert np.array_equal(data.test.images.permute(0, 2, 3, 1).numpy().reshape(test.shape), test)
-        assert data.test.labels.tolist() == [6, 1]
+        assert (data.test.labels.tolist(), data.scale) == ([6, 1], 255.0)
         assert data.augmentation == "none"
         inputs = normalise(data.train.images, *data.pixel_statistics()).transpose(0, 1).flatten(1).double()
         assert torch.allclose(inputs.mean(1), torch.zeros(channels).double(), atol=1e-6)

@@ -6,12 +6,12 @@ from fractions import Fraction
 import pytest
 import torch
 import torch.distributed as dist
+from golden import golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from golden import golden
 from prunus import masks as module
 from prunus.masks import (
     full_masks,
@@ -136,8 +136,8 @@ def test_wrappers_are_seen_through() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
-        wrapped = [torch.compile(model), nn.DataParallel(model), nn.parallel.DistributedDataParallel(model)]
-        wrapped.append(torch.compile(wrapped[-1]))
+        wrapped = [nn.DataParallel(model), nn.parallel.DistributedDataParallel(model)]
+        wrapped += [torch.compile(inner, backend="eager") for inner in (model, wrapped[-1])]
     finally:
         dist.destroy_process_group()
     for wrapper in wrapped:
@@ -230,7 +230,6 @@ def test_pack_round_trip_at_one_bit_a_weight(shape: list[int], seed: int) -> Non
     assert packed.dtype == torch.uint8
     assert packed.numel() == math.ceil(mask.numel() / 8)
     assert torch.equal(unpack(packed, mask.shape), mask)
-    assert torch.equal(pack(mask.T if mask.dim() == 2 else mask), pack((mask.T if mask.dim() == 2 else mask).clone()))
 
 
 def test_pack_puts_the_lowest_bit_first_in_logical_order() -> None:

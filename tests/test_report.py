@@ -140,6 +140,16 @@ def test_unfinished_runs_are_named(study: Path) -> None:
     assert len(read(study).runs) == 13
 
 
+def test_the_study_says_which_runs_it_has(study: Path) -> None:
+    names = [path.name for path in (study / "runs").iterdir()]
+    stray = write_run(study, "gmp", 0.9, 1, 0.5)  # an older recipe's: the same method, sparsity and seed
+    (study / "study.json").write_text(json.dumps({"runs": [*names, "notbegun"]}))
+    text = markdown(read(study))
+    assert lines_with(text, "Left out", stray.name)
+    assert lines_with(text, "runs/notbegun", "last logged step 0")
+    assert lines_with(text, "94.00 ± 1.41 (n=2)")
+
+
 def test_collapsed_layers_and_missed_sparsity_are_loud(study: Path) -> None:
     for seed in range(2):
         write_run(study, "str", 0.9, seed, 0.99, realised_sparsity=0.8, collapsed=["2.weight"][seed:])
@@ -156,9 +166,11 @@ def test_collapsed_layers_and_missed_sparsity_are_loud(study: Path) -> None:
 
 
 def test_variants_of_a_method_are_not_averaged(study: Path) -> None:
-    for every in (10, 20):
-        write_run(study, "set", 0.9, 0, 0.9, arguments={"sparsity": 0.9, "every": every})
+    runs = [write_run(study, "set", 0.9, 0, 0.9, arguments={"sparsity": 0.9, "every": every}) for every in (10, 20)]
+    (study / "timing.json").write_text(json.dumps([{"run": runs[1].name} | timed("set", 0.9, 1.2)]))
     table = main_table(study)
+    assert row(table, "set(every=20)", 0.9)["throughput_ratio"] == 1.2
+    assert pd.isna(row(table, "set(every=10)", 0.9)["throughput_ratio"])
     assert {"set(every=10)", "set(every=20)"} < set(table["method"])
     assert row(table, "set(every=10)", 0.9)["n"] == 1
     text = markdown(read(study))
@@ -186,11 +198,12 @@ def test_output_is_deterministic_and_complete(study: Path) -> None:
 
 @pytest.mark.parametrize("sparse", [0, 1])
 def test_smallest_studies_have_a_report(tmp_path: Path, sparse: int) -> None:
-    write_run(tmp_path, ("dense", "gmp")[sparse], 0.9 * sparse, 0, 0.9)
+    write_run(tmp_path, ("dense", "gmp")[sparse], 0.9 * sparse, 0, 0.9, theoretical_speedup=None)
     (tmp_path / "recipe.yaml").write_text("seeds: 1\n")
     text = write_report(tmp_path).read_text()
     assert ("no sparse run has finished", "holds no dense run")[sparse] in text
     assert "90.00 (n=1)" in text
+    assert "unbounded" in text
     assert "nan" not in text
 
 

@@ -16,13 +16,13 @@ from prunus.parametrizations import Part, PartOf
 class Parametrized:
     """Weights seen through parts with learned thresholds; sparsity is an outcome.
 
-    The thresholds join the optimizer as one more parameter group, with the weights' rate and, if ``decay``, their
-    weight
-    decay. Penalties reach the thresholds as gradients before each step, so the loss line of a training loop stays.
+    The thresholds join the optimizer as one more parameter group, with the weights' rate and a weight decay of their
+    own: ``decay``, or that of the weights where it is None. Penalties reach the thresholds as gradients before each
+    step, so the loss line of a training loop stays.
     """
 
     part: PartOf
-    decay: bool = False
+    decay: float | None = 0.0
     _site: Site = field(init=False, repr=False)
     _parts: dict[str, Part] = field(init=False, repr=False)
     _final: Masks | None = field(init=False, repr=False, default=None)
@@ -51,7 +51,7 @@ class Parametrized:
         first = site.optimizer.param_groups[0]
         group = {"params": self._thresholds(), "lr": first["lr"]}
         if "weight_decay" in first:
-            group["weight_decay"] = first["weight_decay"] if self.decay else 0.0
+            group["weight_decay"] = first["weight_decay"] if self.decay is None else self.decay
         site.optimizer.add_param_group(group)
 
     def before_step(self, clock: int) -> None:

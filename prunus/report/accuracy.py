@@ -11,6 +11,7 @@ from prunus.report.palette import DENSE, Look, halvings, handles, looks, sparsit
 from prunus.report.results import Results
 from prunus.report.tables import CELL, records, reference, summarise
 
+LEAST_RANGE = 5.0  # points below which one panel always suffices
 COLUMNS = [*CELL, "name", "realised_sparsity", "accuracy", "accuracy_sd", "n"]
 
 
@@ -25,7 +26,7 @@ def accuracy_figure(results: Results) -> Figure:
     sparse = table[table["name"] != "dense"]
     dense = table[table["method"] == reference(results.runs)]
     look = looks(sparse_methods(results))
-    floor = close_up(table["accuracy"])
+    floor = close_up(sparse["accuracy"], 100 * float(table["accuracy"].max()))
     figure = Figure(figsize=(7.5 if floor is None else 11.0, 4.2))
     panels = figure.subplots(1, 1 if floor is None else 2, squeeze=False)[0]
     for panel in panels:
@@ -48,16 +49,15 @@ def band(dense: pd.DataFrame) -> list[Patch]:
     ]
 
 
-def close_up(accuracy: "pd.Series[float]") -> float | None:
+def close_up(accuracy: "pd.Series[float]", top: float) -> float | None:
     """The lower limit in % of a second panel on a scale at least three times as fine; None where none is needed.
 
     It leaves out the worst tenth of the means, the worst quarter or half: as few as give that scale.
     """
-    top, bottom = 100 * accuracy.max(), 100 * accuracy.min()
     for left_out in (0.1, 0.25, 0.5):
-        floor = float(100 * accuracy.quantile(left_out, interpolation="higher"))
+        floor = 100 * float(accuracy.quantile(left_out, interpolation="higher"))
         floor -= 0.1 * (top - floor) + 0.1
-        if top - bottom > 3 * (top - floor):
+        if top - 100 * accuracy.min() > max(3 * (top - floor), LEAST_RANGE):
             return floor
     return None
 

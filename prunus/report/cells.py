@@ -8,7 +8,7 @@ import pandas as pd
 
 from prunus.report import wording
 from prunus.report.results import Results
-from prunus.report.tables import benefits, differences, layer_means, records, summarise
+from prunus.report.tables import benefits, differences, layer_means, records, reference, summarise
 
 Row = Mapping[str, Any]
 SIZE = ["parameters kept", "MACs kept", "file dense", "file packed"]
@@ -17,10 +17,11 @@ SPEED = ["speed-up in theory", "training throughput, measured"]
 
 def main_cells(results: Results) -> pd.DataFrame:
     """The main table: what each method reached at each requested sparsity, dense first."""
-    return pd.DataFrame([main_row(row) for row in records(summarise(results))])
+    dense = reference(results.runs)
+    return pd.DataFrame([main_row(row, dense) for row in records(summarise(results))])
 
 
-def main_row(row: Row) -> dict[str, str]:
+def main_row(row: Row, dense: str | None) -> dict[str, str]:
     """One method at one sparsity."""
     n = row["n"]
     return {
@@ -33,39 +34,41 @@ def main_row(row: Row) -> dict[str, str]:
         "parameters kept": wording.part(row["parameters_kept"], row["parameters"]),
         "MACs kept": wording.part(row["macs_kept"], row["macs"]),
         "speed-up in theory": theory(row),
-        "training throughput, measured": measured(row),
+        "training throughput, measured": measured(row, dense),
         "file dense": wording.size(row["bytes_dense"]),
         "file packed": wording.size(row["bytes_packed"]),
     }
 
 
 def theory(row: Row) -> str:
-    """MACs of dense over MACs kept; of a measurement without a run, nothing."""
+    """MACs of dense over MACs kept."""
     ratio = row["theoretical_speedup"]
-    return "" if math.isnan(ratio) else f"{ratio:.2f}×" if row["name"] == "dense" else wording.gain(ratio)
+    return "unbounded" if math.isnan(ratio) else f"{ratio:.2f}×" if row["name"] == "dense" else wording.gain(ratio)
 
 
-def measured(row: Row) -> str:
-    """Training throughput relative to dense fp32, which is the reference."""
-    if row["name"] == "dense" and row["arithmetic"] == "fp32":
+def measured(row: Row, dense: str | None) -> str:
+    """Training throughput relative to dense, which is the reference unless it was itself measured in another format."""
+    ratio = row["throughput_ratio"]
+    if row["method"] == dense and (math.isnan(ratio) or row["arithmetic"] == "fp32"):
         return "1.00× (reference)"
-    return wording.throughput(row["throughput_ratio"], row["throughput_low"], row["throughput_high"])
+    return wording.throughput(ratio, row["throughput_low"], row["throughput_high"])
 
 
 def benefit_cells(results: Results) -> pd.DataFrame:
     """Theory beside measurement, the steps that training took, and the file dense beside packed."""
-    return pd.DataFrame([benefit_row(row) for row in records(benefits(results))])
+    dense = reference(results.runs)
+    return pd.DataFrame([benefit_row(row, dense) for row in records(benefits(results))])
 
 
-def benefit_row(row: Row) -> dict[str, str]:
+def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
     """One method at one sparsity, or one measurement without a run."""
     trained = not math.isnan(row["steps"])
     blocks = row["throughput_blocks"]
     return {
         "requested": wording.sparsity(row["requested_sparsity"]),
         "method": row["method"],
-        "speed-up in theory": theory(row),
-        "training throughput, measured": measured(row),
+        "speed-up in theory": theory(row) if trained else "",
+        "training throughput, measured": measured(row, dense),
         "paired blocks": "" if math.isnan(blocks) else f"{blocks:.0f}",
         "steps + extra gradient passes": wording.steps(row["steps"], row["extra_forward_backward"]) if trained else "",
         "file dense": wording.size(row["bytes_dense"]) if trained else "",

@@ -16,7 +16,7 @@ COPIED = [
 ]
 LOGGED = ["step", "epoch", "loss", "learning_rate", "sparsity", "accuracy", "nll"]
 LAYER = ["name", "shape", "weights", "kept", "sparsity", "macs", "macs_kept"]
-TIMING = ["method", "sparsity", "ratio", "low", "high", "blocks", "precision"]
+TIMING = ["run", "method", "sparsity", "ratio", "low", "high", "blocks", "precision"]
 IDENTITY = ["run", "method", "requested_sparsity", "seed"]
 
 
@@ -27,7 +27,8 @@ class Results:
     In every frame ``method`` is the label that a reader sees (see ``labels``), ``name`` the method's own name, and
     sparsities and accuracies are fractions. ``runs``: a row per finished run. ``curves``: a row per logged step, its
     accuracy and negative log-likelihood on the validation data. ``layers``: a row per run and layer. ``timing``: a row
-    per measurement. ``unfinished``: run and last logged step of those without a result.
+    per measurement. ``unfinished``: run and last logged step of those without a result. ``strays``: runs that lie there
+    but belong to another recipe.
     """
 
     study: str
@@ -37,15 +38,18 @@ class Results:
     layers: pd.DataFrame
     timing: pd.DataFrame
     unfinished: pd.DataFrame
+    strays: list[str]
 
 
 def read(directory: Path) -> Results:
     """The results under ``directory``; a ValueError where there is nothing to report or runs contradict each other."""
-    directories = sorted(directory.glob("runs/*/"))
+    found = {path.name: path for path in sorted(directory.glob("runs/*/"))}
+    names = planned(directory) if (directory / "study.json").exists() else list(found)
+    directories = [directory / "runs" / name for name in names]
     finished = [path for path in directories if (path / "result.json").exists()]
     if not finished:
-        found = f"{len(directories)} unfinished" if directory.is_dir() else "no such directory"
-        raise ValueError(f"a report needs a finished run under {directory}/runs, got {found}; run the study first")
+        what = f"{len(directories)} unfinished" if directory.is_dir() else "no such directory"
+        raise ValueError(f"a report needs a finished run under {directory}/runs, got {what}; run the study first")
     results = {path.name: result(path / "result.json") for path in finished}
     runs = run_rows(results)
     timing = directory / "timing.json"
@@ -55,9 +59,15 @@ def read(directory: Path) -> Results:
         runs=runs,
         curves=curve_rows(runs, {path.name: logged(path / "metrics.jsonl") for path in finished}),
         layers=layer_rows(runs, results),
-        timing=timing_rows(json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else []),
+        timing=timing_rows(runs, json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else []),
         unfinished=unfinished_rows([path for path in directories if path not in finished]),
+        strays=[name for name in found if name not in names],
     )
+
+
+def planned(directory: Path) -> list[str]:
+    """The names of the runs that the study consists of, sorted; some may not have begun."""
+    return sorted(json.loads((directory / "study.json").read_text(encoding="utf-8"))["runs"])
 
 
 def result(path: Path) -> dict[str, Any]:
@@ -97,6 +107,8 @@ def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
         for run, content in results.items()
     ]
     runs = pd.DataFrame(rows).assign(method=labels(list(results.values())))
+    # null where no multiplication is left
+    runs["theoretical_speedup"] = runs["theoretical_speedup"].astype(float)
     check_comparable(runs)
     runs["order"] = runs["name"] != "dense"
     runs = runs.sort_values(["requested_sparsity", "order", "method", "seed"], ignore_index=True)
@@ -170,12 +182,14 @@ def layer_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.
     return runs[IDENTITY].merge(layers.rename(columns={"name": "layer", "sparsity": "realised_sparsity"}), on="run")
 
 
-def timing_rows(entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def timing_rows(runs: pd.DataFrame, entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """A row per measured method, sparsity and number format; of a repeated measurement the last."""
     timing = pd.DataFrame(entries, columns=TIMING).rename(columns={"method": "name", "sparsity": "requested_sparsity"})
+    # a measurement that names its run belongs to that variant of the method
+    timing["method"] = timing.pop("run").map(runs.set_index("run")["method"]).fillna(timing["name"])
     timing["arithmetic"] = [arithmetic(precision) for precision in timing.pop("precision")]
     timing = timing.astype(dict.fromkeys(("requested_sparsity", "ratio", "low", "high", "blocks"), float))
-    return timing.drop_duplicates(["name", "requested_sparsity", "arithmetic"], keep="last", ignore_index=True)
+    return timing.drop_duplicates(["method", "requested_sparsity", "arithmetic"], keep="last", ignore_index=True)
 
 
 def unfinished_rows(paths: Sequence[Path]) -> pd.DataFrame:

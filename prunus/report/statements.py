@@ -117,20 +117,14 @@ def cells_named(cells: pd.DataFrame) -> str:
 def bfloat16(results: Results) -> str:
     """What dense training gains by number format alone, the bar for every sparse method; or that nobody measured it."""
     rows = benefits(results)
+    if (rows.loc[rows["method"] == reference(results.runs), "arithmetic"] == "bf16").any():
+        return "Dense and sparse alike train in bf16 here."
     rows = rows[(rows["name"] == "dense") & (rows["arithmetic"] == "bf16") & rows["throughput_ratio"].notna()]
     if rows.empty:
         return "Dense training in bf16, the rival that needs no sparsity, was not measured."
     row = rows.iloc[0]
     measured = wording.throughput(row["throughput_ratio"], row["throughput_low"], row["throughput_high"])
     return f"Dense training in bf16, the rival that needs no sparsity: {measured}."
-
-
-def shared_timing(results: Results) -> str:
-    """That variants of a method share one measurement, which names a method and sparsity only; else nothing."""
-    runs = results.runs[results.runs["name"].isin(results.timing["name"])]
-    variants = runs.groupby(["name", "requested_sparsity", "arithmetic"])["method"].nunique()
-    names = sorted({f"`{name}`" for name in variants[variants > 1].index.get_level_values("name")})
-    return f"The variants of {wording.listed(names)} share one measurement." if names else ""
 
 
 def attention(results: Results) -> list[str]:
@@ -171,3 +165,9 @@ def finite_warnings(results: Results) -> list[str]:
 def unfinished(results: Results) -> list[str]:
     """A sentence per run that has no result and is in no number of the report."""
     return [f"`runs/{row['run']}`, last logged step {row['last_step']:,}" for row in records(results.unfinished)]
+
+
+def strays(results: Results) -> str:
+    """The runs in the directory that are no part of the study; nothing where there are none."""
+    names = wording.listed([f"`{name}`" for name in results.strays])
+    return f"Left out, for they belong to another recipe: runs {names}." if results.strays else ""

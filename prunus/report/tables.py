@@ -45,8 +45,9 @@ def sd(column: "pd.Series[float]") -> float:
 def summarise(results: Results) -> pd.DataFrame:
     """A row per requested sparsity and method: n, means over seeds, ``_sd`` beside what is measured, and throughput.
 
-    Fractions stay fractions. ``throughput_ratio`` is measured training throughput relative to dense fp32, ``_low`` and
-    ``_high`` the quartiles of its paired blocks; NaN where nothing was measured in the runs' own number format.
+    Fractions stay fractions. ``throughput_ratio`` is measured training throughput relative to dense, ``_low`` and
+    ``_high`` the quartiles of its paired blocks; NaN where nothing was measured in the runs' own number format. NaN is
+    also a theoretical speed-up without bound, where some run keeps no multiplication.
     """
     cells = results.runs.groupby(CELL, sort=False, dropna=False)
     table = pd.concat(
@@ -58,8 +59,8 @@ def summarise(results: Results) -> pd.DataFrame:
         ],
         axis=1,
     )
-    timing = throughput(results.timing)
-    return table.reset_index().merge(timing, on=["name", "requested_sparsity", "arithmetic"], how="left")
+    timing = throughput(results.timing).drop(columns="name")
+    return table.reset_index().merge(timing, on=[*CELL, "arithmetic"], how="left")
 
 
 def throughput(timing: pd.DataFrame) -> pd.DataFrame:
@@ -103,10 +104,10 @@ def benefits(results: Results) -> pd.DataFrame:
     The latter are most often dense in bf16: the rival that needs no sparsity.
     """
     table = summarise(results)[BENEFITS]
-    key = ["name", "requested_sparsity", "arithmetic"]
+    key = [*CELL, "arithmetic"]
     alone = throughput(results.timing).merge(table[key], on=key, how="left", indicator="origin")
     alone = alone[alone.pop("origin") == "left_only"]
-    extra = alone.assign(method=alone["name"] + " in " + alone["arithmetic"]).reindex(columns=BENEFITS)
+    extra = alone.assign(method=alone["method"] + " in " + alone["arithmetic"]).reindex(columns=BENEFITS)
     if extra.empty:
         return table
     both = pd.concat([table, extra.astype(table.dtypes.to_dict())])

@@ -1,0 +1,130 @@
+"""The one table of methods: a line here, and a method inherits every test of the matrix."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import reference
+from prunus.carriers import Carrier
+from prunus.methods import METHODS
+from prunus.randomness import seeded
+from prunus.schedules import linear
+from prunus.sparsify import Sparsifier, sparsify
+
+STEPS, SPARSITY, SEED = 32, 0.75, 3
+
+# How many weights stay in the end, from shapes and sparsity.
+Count = Callable[[dict[str, tuple[int, ...]], float], int]
+GLOBAL: Count = lambda shapes, sparsity: reference.kept(sum(torch.Size(s).numel() for s in shapes.values()), sparsity)  # noqa: E731
+UNIFORM: Count = lambda shapes, sparsity: sum(reference.uniform_counts(shapes, sparsity).values())  # noqa: E731
+ERK: Count = lambda shapes, sparsity: sum(reference.erk_counts(shapes, sparsity).values())  # noqa: E731
+OUTCOME = None  # sparsity follows from the method's own parameters
+
+# What is zero off the mask after every step.
+STATE = "the weight, its gradient and its optimizer state"
+USED = "the weight that the forward sees"
+LATER = "nothing before the end"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method of `METHODS` with arguments, its naive twin, its final count and what it keeps zero on the way."""
+
+    name: str
+    twin: Callable[..., None]
+    count: Count | None
+    zero: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def method(self, sparsity: float = SPARSITY) -> Carrier:
+        return METHODS[self.name](sparsity, **self.arguments)
+
+    def __str__(self) -> str:
+        return "-".join([self.name, *(key for key in self.arguments if key in ("recover", "batches"))])
+
+
+def network() -> nn.Sequential:
+    """Three linear layers with ReLU, float64, always the same."""
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    generator = seeded(SEED, "network")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.uniform_(-0.5, 0.5, generator=generator)
+    return model
+
+
+def batch(number: int) -> tuple[Tensor, Tensor]:
+    """Inputs (16, 6) and targets (16, 3) of a step."""
+    generator = seeded(SEED, "batch", number)
+    return torch.randn(16, 6, generator=generator).double(), torch.randn(16, 3, generator=generator).double()
+
+
+PROBE: dict[str, Any] = {"batches": [batch(-1), batch(-2)], "loss": nn.functional.mse_loss}
+EVERY: dict[str, Any] = {"update_every": 5}
+RESIZED: dict[str, Any] = {"schedule": linear(SPARSITY, initial=0.9), "update_every": 5}
+SHRUNK: dict[str, Any] = {"schedule": linear(SPARSITY, initial=0.3), "update_every": 5}
+
+CASES = [
+    Case("random", reference.random, ERK, STATE),
+    Case("magnitude", reference.magnitude, GLOBAL, STATE),
+    Case("snip", reference.snip, GLOBAL, STATE),
+    Case("snip", reference.snip, GLOBAL, STATE, PROBE),
+    Case("grasp", reference.grasp, GLOBAL, STATE, PROBE),
+    Case("synflow", reference.synflow, GLOBAL, STATE, {"input_shape": (6,)}),
+    Case("one-shot", reference.one_shot, GLOBAL, STATE),
+    Case("gmp", reference.gmp, GLOBAL, STATE, EVERY),
+    Case("gmp", reference.gmp, GLOBAL, USED, {"update_every": 5, "recover": True}),
+    Case("set", reference.set_, ERK, STATE, EVERY),
+    Case("rigl", reference.rigl, ERK, STATE, EVERY),
+    Case("snfs", reference.snfs, UNIFORM, STATE, EVERY),
+    Case("rp-rr", reference.rp_rr, UNIFORM, STATE, RESIZED),
+    Case("mp-rr", reference.mp_rr, UNIFORM, STATE, SHRUNK),
+    Case("granet", reference.granet, GLOBAL, STATE, EVERY),
+    Case("dpf", reference.dpf, GLOBAL, USED, {"update_every": 4}),
+    Case("dnw", reference.dnw, GLOBAL, USED),
+    Case("str", reference.str_, OUTCOME, USED, {"initial": -2.0}),
+    Case("dst", reference.dst, OUTCOME, USED, {"penalty": 5e-2}),
+    Case("cs", reference.cs, OUTCOME, LATER, {"penalty": 1e-3}),
+    Case("gsm", reference.gsm, GLOBAL, LATER),
+    Case("lc", reference.lc, GLOBAL, LATER),
+]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adam": partial(torch.optim.Adam, lr=0.01, weight_decay=0.01),
+    "adamw": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.01),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.01, momentum=0.9, centered=True, weight_decay=0.01),
+    "nadam": partial(torch.optim.NAdam, lr=0.01, weight_decay=0.01),
+}
+
+
+@dataclass
+class Bench:
+    """Model, optimizer and sparsifier of a case, trained one numbered batch a step."""
+
+    case: Case
+    optimizer_name: str = "sgd"
+    steps: int = STEPS
+    model: nn.Module = field(default_factory=network)
+    optimizer: Optimizer = field(init=False)
+    sparsifier: Sparsifier = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer = OPTIMIZERS[self.optimizer_name](self.model.parameters())
+        self.sparsifier = sparsify(self.model, self.optimizer, self.case.method(), self.steps, seed=SEED)
+
+    def train(self, first: int = 0, last: int | None = None) -> "Bench":
+        for number in range(first, self.steps if last is None else last):
+            self.step(number)
+        return self
+
+    def step(self, number: int) -> None:
+        inputs, targets = batch(number)
+        self.optimizer.zero_grad()
+        nn.functional.mse_loss(self.model(inputs), targets).backward()
+        self.optimizer.step()

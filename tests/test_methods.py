@@ -1,0 +1,221 @@
+"""The matrix: every method of `cases.CASES` against its twin, its promises, a checkpoint, a pickle and the compiler."""
+
+import io
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cases import CASES, OPTIMIZERS, SEED, SPARSITY, STATE, STEPS, USED, Bench, Case, batch, network
+from prunus.methods import METHODS
+from prunus.sparsify import sparsify
+from reference import Run
+
+all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+def refuses(case: Case, optimizer_name: str) -> bool:
+    return case.name == "lc" and optimizer_name == "adamw"
+
+
+def plain(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit, through nested dictionaries and lists."""
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+def saved_and_loaded(state: Any) -> Any:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_every_method_is_in_the_matrix() -> None:
+    assert {case.name for case in CASES} == set(METHODS)
+
+
+@all_cases
+def test_equals_its_naive_twin(case: Case) -> None:
+    run = Run(plain(network()), batch, STEPS, SEED)
+    case.twin(run, SPARSITY, **case.arguments)
+    bench = Bench(case).train()
+    masks = bench.sparsifier.finalize()
+    assert equal(masks, run.masks)
+    for name, value in plain(bench.model).items():
+        torch.testing.assert_close(value, run.values[name], rtol=0, atol=1e-12)
+
+
+@all_cases
+def test_final_sparsity_is_exact(case: Case) -> None:
+    bench = Bench(case).train()
+    masks = bench.sparsifier.finalize()
+    weights = plain(bench.model)
+    zeros = sum(int((weights[name] == 0).sum()) for name in masks)
+    total = sum(mask.numel() for mask in masks.values())
+    assert bench.sparsifier.sparsity() == zeros / total, "every weight that is kept has moved, every dropped one is zero"
+    if case.count is None:
+        assert 0 < zeros < total, "the matrix chooses arguments under which something goes and something stays"
+    else:
+        assert total - zeros == case.count({name: tuple(mask.shape) for name, mask in masks.items()}, SPARSITY)
+
+
+@pytest.mark.parametrize("optimizer_name", OPTIMIZERS)
+@all_cases
+def test_off_the_mask_is_zero_after_every_step(case: Case, optimizer_name: str) -> None:
+    if refuses(case, optimizer_name):
+        with pytest.raises(ValueError, match="AdamW's decay bypasses them"):
+            Bench(case, optimizer_name)
+        return
+    bench = Bench(case, optimizer_name)
+    for number in range(STEPS):
+        bench.step(number)
+        for name, mask in bench.sparsifier.masks.items():
+            for what, tensor in kept_zero(bench, case, name):
+                assert not tensor[~mask].any(), f"{what} of {name} after step {number}"
+    masks = bench.sparsifier.finalize()
+    assert all(not plain(bench.model)[name][~mask].any() for name, mask in masks.items())
+
+
+def kept_zero(bench: Bench, case: Case, name: str) -> Iterator[tuple[str, Tensor]]:
+    weight = bench.sparsifier.site.weights[name]
+    if case.zero in (STATE, USED):
+        layer, key = name.split(".")
+        yield "the weight in use", getattr(bench.model.get_submodule(layer), key)
+    if case.zero == STATE:
+        assert weight.grad is not None
+        yield "the gradient", weight.grad
+        state = bench.optimizer.state[weight]
+        yield from ((key, value) for key, value in state.items() if value.shape == weight.shape)
+
+
+@all_cases
+def test_finalize_leaves_the_model_as_it_came(case: Case) -> None:
+    model = network()
+    keys, named, classes = list(model.state_dict()), dict(model.named_parameters()), [type(m) for m in model.modules()]
+    bench = Bench(case, model=model).train()
+    inputs, _ = batch(0)
+    before = model(inputs)
+    bench.sparsifier.finalize()
+    assert list(model.state_dict()) == keys
+    assert [type(module) for module in model.modules()] == classes
+    assert list(dict(model.named_parameters())) == list(named)
+    assert all(now is named[name] for name, now in model.named_parameters())
+    network().load_state_dict(model.state_dict())
+    if case.name != "cs":  # its soft mask hardens only now
+        assert torch.equal(model(inputs), before)
+
+
+@all_cases
+def test_finalize_again_changes_nothing_and_steps_are_free(case: Case) -> None:
+    bench = Bench(case).train(last=STEPS - 1)
+    masks = bench.sparsifier.finalize()
+    weights = {name: value.clone() for name, value in plain(bench.model).items()}
+    assert equal(bench.sparsifier.finalize(), masks)
+    assert equal(plain(bench.model), weights)
+    clock = bench.sparsifier.clock
+    bench.step(0)
+    assert bench.sparsifier.clock == clock, "the hooks are gone"
+
+
+@all_cases
+def test_unattached_method_pickles(case: Case) -> None:
+    method = case.method()
+    copy = pickle.loads(pickle.dumps(method))
+    assert repr(copy) == repr(method)
+    model = network()
+    optimizer = OPTIMIZERS["sgd"](model.parameters())
+    bench = Bench(case).train(last=8)
+    bench.model, bench.optimizer = model, optimizer
+    again = sparsify(model, optimizer, copy, STEPS, seed=SEED)
+    bench.train(last=8)
+    assert equal(again.masks, bench.sparsifier.masks)
+
+
+@pytest.mark.parametrize("middle", [13, 20], ids=["between-updates", "at-an-update"])
+@all_cases
+def test_resume_is_bit_identical(case: Case, middle: int) -> None:
+    whole = Bench(case, "adam").train()
+    stopped = Bench(case, "adam").train(last=middle)
+    state = saved_and_loaded(
+        {
+            "model": stopped.model.state_dict(),
+            "optimizer": stopped.optimizer.state_dict(),
+            "sparsifier": stopped.sparsifier.state_dict(),
+        }
+    )
+    resumed = Bench(case, "adam")
+    resumed.model.load_state_dict(state["model"])
+    resumed.optimizer.load_state_dict(state["optimizer"])
+    resumed.sparsifier.load_state_dict(state["sparsifier"])
+    assert resumed.sparsifier.clock == middle
+    assert equal(resumed.sparsifier.masks, stopped.sparsifier.masks)
+    resumed.train(first=middle)
+    assert equal(resumed.model.state_dict(), whole.model.state_dict())
+    assert equal(resumed.optimizer.state_dict(), whole.optimizer.state_dict())
+    assert equal(resumed.sparsifier.state_dict(), whole.sparsifier.state_dict())
+    assert equal(resumed.sparsifier.finalize(), whole.sparsifier.finalize())
+    assert equal(plain(resumed.model), plain(whole.model))
+
+
+@all_cases
+def test_attaching_and_training_leave_global_randomness_alone(case: Case) -> None:
+    before = torch.get_rng_state()
+    Bench(case).train().sparsifier.finalize()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@all_cases
+def test_two_seeds_draw_two_masks_or_none(case: Case) -> None:
+    def masks(seed: int) -> dict[str, Tensor]:
+        model = network()
+        optimizer = OPTIMIZERS["sgd"](model.parameters())
+        return sparsify(model, optimizer, case.method(), STEPS, seed=seed).masks
+
+    draws = case.name in ("random", "set", "rigl", "snfs", "rp-rr", "granet")
+    assert equal(masks(1), masks(2)) is not draws
+
+
+@all_cases
+def test_compiles_once_whatever_the_masks_do(case: Case, counting: "Counting") -> None:
+    bench = Bench(case)
+    compiled = torch.compile(bench.model, fullgraph=True, backend=counting)
+    eager = Bench(case)
+    for number in range(STEPS):
+        inputs, targets = batch(number)
+        bench.optimizer.zero_grad()
+        nn.functional.mse_loss(compiled(inputs), targets).backward()
+        bench.optimizer.step()
+        eager.step(number)
+    assert counting.graphs == 1
+    assert equal(plain(bench.model), plain(eager.model))
+
+
+class Counting:
+    """The aot_eager backend, counting how often it is asked to compile."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
+        self.graphs += 1
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+
+@pytest.fixture
+def counting() -> Iterator[Counting]:
+    torch._dynamo.reset()
+    yield Counting()
+    torch._dynamo.reset()
