@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
-from prunus.allocation import ALLOCATIONS
+from prunus.allocation import ALLOCATIONS, PerLayer
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.masks import prunable
@@ -24,7 +25,12 @@ CATALOGUE: dict[str, Mapping[str, Any]] = {
     "schedules": SCHEDULES,
     "criteria": CRITERIA,
     "allocations": ALLOCATIONS
-    | {"N:M": "A pattern such as 2:4.", "{GLOB: S}": "Sparsities by layer; the others share the rest."},
+    | {
+        "erk": "Erdős-Rényi-Kernel (Evci et al. 2020): density in proportion to sum(shape) / prod(shape).",
+        "er": "Erdős-Rényi (Mocanu et al. 2018): the same over the channels alone.",
+        "N:M": "A pattern such as 2:4.",
+        "{GLOB: S}": "Sparsities by layer; the others share the rest.",
+    },
     "optimizers": OPTIMIZERS,
 }
 
@@ -38,7 +44,7 @@ def describe(recipe: Recipe) -> str:
     """The runs of a recipe, its weights and its length. Builds everything but trains nothing."""
     data = load_data(recipe)
     runs = list(recipe.runs())
-    given = {"batches": (), "loss": None, "input_shape": data.input_shape}
+    given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape}
     for run in runs:
         chosen = single(run)
         if chosen.method != "dense":
@@ -70,6 +76,6 @@ def _lines(table: Mapping[str, Any]) -> str:
 def _first_line(entry: Any) -> str:
     if isinstance(entry, str):
         return entry
-    described = entry.budget if hasattr(entry, "budget") else entry
+    described = entry.budget if isinstance(entry, PerLayer) else entry
     text = inspect.getdoc(described) or ""
     return text.split("\n")[0] or repr(entry)

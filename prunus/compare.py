@@ -72,7 +72,7 @@ def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell) -> Itera
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with spawn.Manager() as manager:
-        news: Queue[tuple[str, Progress]] = manager.Queue()  # type: ignore[assignment]
+        news: Queue[tuple[str, Progress]] = manager.Queue()
         with _pool(workers, spawn) as pool:
             waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, news) for run in runs}
             while waiting:

@@ -170,9 +170,9 @@ def step_on_masks(run: Run, gradients: Tensors) -> None:
 
 
 def drop(run: Run, masks: Tensors, fraction: float, rounding: Callable[[float], int] = math.floor) -> Tensors:
-    """Without the smallest of the kept, at most as many as there are free places."""
+    """Without the smallest of the kept, at most as many as there are free places; one stays."""
     kept_now = {name: int(mask.sum()) for name, mask in masks.items()}
-    gone = {n: min(rounding(fraction * k), masks[n].numel() - k) for n, k in kept_now.items()}
+    gone = {n: min(rounding(fraction * k), masks[n].numel() - k, k - 1) for n, k in kept_now.items()}
     return top_each(where(masks, absolute(run.values)), {name: k - gone[name] for name, k in kept_now.items()})
 
 

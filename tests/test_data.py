@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunus.data import DATA, DataError, Images, check, crop_flip, crop_flip_draws, fetch, load, normalise, split
@@ -29,6 +29,7 @@ from prunus.data.npz import channel_statistics
 from prunus.data.transforms import pad
 from prunus.randomness import seeded
 
+properties = settings(deadline=None, max_examples=50)  # a busy machine is no failure
 IDX_NAMES = [file.name for file in PUBLISHED["mnist"].layouts[0].files]
 
 
@@ -339,6 +340,7 @@ def test_split_is_that_of_the_published_code(count):
     assert train.labels[:2].tolist() == rest
 
 
+@properties
 @given(count=st.integers(1, 50), fraction=st.floats(0, 1), seed=st.integers(0, 9))
 def test_split_loses_and_repeats_nothing(count, fraction, seed):
     images = Images(torch.arange(count).byte().view(-1, 1, 1, 1), torch.arange(count))
@@ -358,6 +360,7 @@ def naive_crop_flip(image, top, left, flip, padding):
     return framed[:, top : top + height, left : left + width]
 
 
+@properties
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 7), st.integers(1, 7)),
     padding=st.integers(0, 4),
