@@ -108,7 +108,7 @@ def set_(
     weights start at zero instead of at random values.
     """
     rule = DropGrow(Constant(drop_fraction), grow=random, signal=None)
-    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
 
 
 def rigl(
@@ -126,7 +126,7 @@ def rigl(
     code skips the gradient step; here it is taken, on the new masks.
     """
     rule = DropGrow(Cosine(drop_fraction, 0.0), signal=Gradient(memory))
-    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
 
 
 def snfs(
@@ -143,7 +143,7 @@ def snfs(
     code's smoothing of leftovers and its slower rate for nearly dense layers are left out.
     """
     rule = DropGrow(Cosine(drop_fraction, 0.005), signal=Gradient(memory=0.9), share=mean_signal, rounding=math.ceil)
-    return Masked(rule, Every(update_every, until=until), start=_random_masks(sparsity, allocation))
+    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
 
 
 def rp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
@@ -173,7 +173,7 @@ def granet(
     if initial > sparsity:
         raise ValueError(f"initial must be at most the final sparsity {sparsity}, got {initial}; lower it")
     rule = Then(Prune(cubic(sparsity, initial)), DropGrow(Cosine(drop_fraction, 0.0)))
-    return Masked(rule, Every(update_every, until=until), start=_random_masks(initial, erk))
+    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(initial, erk))
 
 
 def dpf(sparsity: float, *, update_every: int = 16, until: float = 0.75, allocation: Allocation = global_) -> Feedback:
