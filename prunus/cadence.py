@@ -10,8 +10,8 @@ Cadence = Callable[[int, int], Sequence[float]]  # (clock, steps) -> the progres
 class Every:
     """Every ``steps`` ticks from ``start`` to ``until`` (fractions of training); the last falls exactly on its end.
 
-    Progress is counted inside the window. ``at_start=False`` leaves out the first moment: a drop-and-grow rule would swap
-    weights for zeros before anything was learned.
+    Progress is counted inside the window. ``at_start=False`` leaves out the first moment: a drop-and-grow rule would
+    swap weights for zeros before anything was learned.
 
     >>> [clock for clock in range(101) if Every(30, until=0.75)(clock, 100)]
     [0, 30, 60, 75]

@@ -104,10 +104,12 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
 
 
 def load_data(recipe: Recipe) -> Data:
-    """The recipe's data set, with its augmentation."""
-    if recipe.data not in DATA and not recipe.data.endswith(".npz"):
+    """The recipe's data set, with its augmentation: by name, from a file, or from a function of a plug-in module."""
+    makers = [getattr(plugin, recipe.data, None) for plugin in modules(recipe.plugins)]
+    make = next((found for found in makers if callable(found)), None)
+    if make is None and recipe.data not in DATA and not recipe.data.endswith(".npz"):
         raise unknown("data set", recipe.data, list(DATA))
-    data = load(recipe.data)
+    data: Data = load(recipe.data) if make is None else make()
     return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
 
 

@@ -111,6 +111,8 @@ class Bench:
     optimizer_name: str = "sgd"
     steps: int = STEPS
     model: nn.Module = field(default_factory=network)
+    method: Carrier | None = None
+    seed: int = SEED
     optimizer: Optimizer = field(init=False)
     sparsifier: Sparsifier = field(init=False)
     forward: Callable[[Tensor], Tensor] = field(init=False)
@@ -118,7 +120,8 @@ class Bench:
     def __post_init__(self) -> None:
         self.forward = self.model
         self.optimizer = OPTIMIZERS[self.optimizer_name](self.model.parameters())
-        self.sparsifier = sparsify(self.model, self.optimizer, self.case.method(), self.steps, seed=SEED)
+        method = self.method or self.case.method()
+        self.sparsifier = sparsify(self.model, self.optimizer, method, self.steps, seed=self.seed)
 
     def train(self, first: int = 0, last: int | None = None) -> "Bench":
         for number in range(first, self.steps if last is None else last):

@@ -54,7 +54,9 @@ class Run:
     def gradients(self, clock: int, used: Tensors | None = None) -> Tensors:
         """dL/dp of every parameter on the batch of this step, taken at ``used`` in place of the stored weights."""
         leaves = {n: v.clone().requires_grad_() for n, v in {**self.values, **(used or {})}.items()}
-        return dict(zip(leaves, torch.autograd.grad(loss_of(leaves, self.batches(clock)), leaves.values()), strict=True))
+        return dict(
+            zip(leaves, torch.autograd.grad(loss_of(leaves, self.batches(clock)), leaves.values()), strict=True)
+        )
 
     def descend(self, values: Tensors, gradients: Tensors, decay: float = DECAY) -> None:
         for name, gradient in gradients.items():
@@ -341,7 +343,9 @@ def random_regrowth(
             before = int(masks[name].sum())
             if count == before:
                 continue
-            draw = {name: torch.rand(masks[name].shape, generator=generator) if not by_magnitude or count > before else 0}
+            draw = {
+                name: torch.rand(masks[name].shape, generator=generator) if not by_magnitude or count > before else 0
+            }
             if count > before:
                 masks[name] = grow({name: masks[name]}, draw, {name: count - before})[name]
             else:

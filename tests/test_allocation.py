@@ -57,7 +57,7 @@ def test_rankings_are_exact_in_total(rank: Allocation, sparsity: float, seed: in
 
 def test_global_ranks_all_layers_together() -> None:
     scores = draws()
-    assert all(torch.equal(mask, top_k_together(scores, 99)[name]) for name, mask in global_(scores, 0.9).items())
+    assert all(torch.equal(mask, top_k_together(scores, 103)[name]) for name, mask in global_(scores, 0.9).items())
 
 
 def test_a_layer_keeps_its_best_weight_in_place_of_the_worst_elsewhere() -> None:

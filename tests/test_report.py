@@ -105,9 +105,15 @@ def test_report_says_what_came_out(study: Path) -> None:
     text = markdown(read(study))
     assert "97.00 ± 1.00 % (n=3)" in text.split("Came out")[0]
     assert lines_with(
-        text, "at 50 %", "`rigl` with 96.00 ± 1.00 % (n=3), 1.00 ± 1.00 points below", "overlaps", "`gmp`"
+        text,
+        "at 50 %",
+        "`rigl` has the highest mean: 96.00 ± 1.00 % (n=3), 1.00 ± 1.00 points below",
+        "overlaps",
+        "`gmp`",
     )
-    assert lines_with(text, "at 90 %", "`gmp` with 94.00 ± 1.41 % (n=2)", "3.00 ± 0.00 points below", "no other")
+    assert lines_with(
+        text, "at 90 %", "`gmp` has the highest mean: 94.00 ± 1.41 % (n=2)", "3.00 ± 0.00 points below", "no other"
+    )
     assert "one of them is 0.25 points" in text
     assert lines_with(text, "| rigl | -1.00 ± 1.00 | 3 | -3.48 to +1.48 | no difference shown |")
     assert lines_with(text, "10.00×", "1.02× (0.97 to 1.07), no clear gain")
@@ -134,9 +140,10 @@ def test_measurements_without_a_run_are_kept(study: Path) -> None:
 def test_unfinished_runs_are_named(study: Path) -> None:
     run = study / "runs" / "0badcafe"
     run.mkdir()
+    (run / "recipe.yaml").write_text("method: {gmp: {}}\nsparsity: [0.9]\nseed: [4]\n")
     (run / "metrics.jsonl").write_text('{"step": 40, "epoch": 2.0}\n{"step": 60, "ep')
     text = markdown(read(study))
-    assert lines_with(text, "runs/0badcafe", "last logged step 40")
+    assert lines_with(text, "runs/0badcafe", "seed [4]", "last logged step 40")
     assert len(read(study).runs) == 13
 
 
@@ -146,7 +153,7 @@ def test_the_study_says_which_runs_it_has(study: Path) -> None:
     (study / "study.json").write_text(json.dumps({"runs": [*names, "notbegun"]}))
     text = markdown(read(study))
     assert lines_with(text, "Left out", stray.name)
-    assert lines_with(text, "runs/notbegun", "last logged step 0")
+    assert lines_with(text, "not begun: `notbegun`")
     assert lines_with(text, "94.00 ± 1.41 (n=2)")
 
 
@@ -162,7 +169,7 @@ def test_collapsed_layers_and_missed_sparsity_are_loud(study: Path) -> None:
     assert lines_with(text, "COLLAPSED", "`str` at 90 %, layer `2.weight`, in 1 of 2 runs")
     assert lines_with(text, "SPARSITY MISSED", "`str` was asked for 90 % and realised 80.00 %")
     # the highest accuracy of all, at another sparsity than the one asked for
-    assert lines_with(text, "at 90 %: highest mean: `gmp`", "not ranked, sparsity missed: `str`")
+    assert lines_with(text, "at 90 %, `gmp` has the highest mean", "not ranked, sparsity missed: `str`")
 
 
 def test_variants_of_a_method_are_not_averaged(study: Path) -> None:

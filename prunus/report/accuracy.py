@@ -91,9 +91,9 @@ def draw_methods(panel: Axes, sparse: pd.DataFrame, look: dict[str, Look]) -> No
 
 
 def shifts(requested: "pd.Series[float]", methods: list[str]) -> dict[str, float]:
-    """A sideways shift per method, over at most half of the smallest distance between two requested sparsities."""
+    """A sideways shift per method, in all at most half the smallest distance between two requested sparsities."""
     places = np.unique(halvings(requested.dropna()))
-    width = 0.5 * float(np.diff(places).min(initial=1.0))
+    width = min(0.5 * float(np.diff(places).min(initial=1.0)), 0.06 * len(methods))
     return {method: ((place + 0.5) / len(methods) - 0.5) * width for place, method in enumerate(methods)}
 
 

@@ -100,7 +100,9 @@ def sparsity_figure(results: Results) -> Figure:
             draw_level(panel, curves[chosen & (curves["method"] == method)], wording.sparsity(level), colour)
     name_rows(panels, "realised sparsity, %")
     for panel in panels[:1]:
-        sparsity_ticks(panel.yaxis, usual_ticks(float(curves["realised_sparsity"].max())))
+        highest = float(curves["realised_sparsity"].max())
+        sparsity_ticks(panel.yaxis, usual_ticks(highest))
+        panel.set_ylim(-0.15, float(halvings(highest)) + 0.3)
     return figure
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 FORMAT = "prunus-result/1"
 COPIED = [
@@ -27,7 +28,7 @@ class Results:
     In every frame ``method`` is the label that a reader sees (see ``labels``), ``name`` the method's own name, and
     sparsities and accuracies are fractions. ``runs``: a row per finished run. ``curves``: a row per logged step, its
     accuracy and negative log-likelihood on the validation data. ``layers``: a row per run and layer. ``timing``: a row
-    per measurement. ``unfinished``: run and last logged step of those without a result. ``strays``: runs that lie there
+    per measurement. ``unfinished``: those without a result. ``strays``: runs that lie there
     but belong to another recipe.
     """
 
@@ -193,7 +194,18 @@ def timing_rows(runs: pd.DataFrame, entries: Sequence[dict[str, Any]]) -> pd.Dat
 
 
 def unfinished_rows(paths: Sequence[Path]) -> pd.DataFrame:
-    """A row per run without a result: its name and the last step that it logged, 0 when it logged none."""
-    lines = {path.name: logged(path / "metrics.jsonl") for path in paths}
-    rows = [{"run": run, "last_step": metrics[-1]["step"] if metrics else 0} for run, metrics in lines.items()]
-    return pd.DataFrame(rows, columns=["run", "last_step"])
+    """A row per run without a result: its name, what it was, whether it has begun, and the last step that it logged."""
+    rows = []
+    for path in paths:
+        metrics = logged(path / "metrics.jsonl")
+        last_step = metrics[-1]["step"] if metrics else 0
+        rows.append(
+            {"run": path.name, "what": described(path / "recipe.yaml"), "begun": path.is_dir(), "step": last_step}
+        )
+    return pd.DataFrame(rows, columns=["run", "what", "begun", "step"])
+
+
+def described(path: Path) -> str:
+    """What a run's recipe varies: its method, sparsity and seed, as far as it was written."""
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return ", ".join(f"{key} {json.dumps(recipe[key])}" for key in ("method", "sparsity", "seed") if key in recipe)

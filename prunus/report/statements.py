@@ -56,13 +56,13 @@ def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
     aside = f" (not ranked, sparsity missed: {missed})" if missed else ""
     ranked = cells[~cells["missed"]].sort_values(["accuracy", "method"], ascending=[False, True])
     if ranked.empty:
-        return f"{at}: no method met the requested sparsity{aside}"
+        return f"{at}, no method met the requested sparsity{aside}"
     best = ranked.iloc[0]
     reached = wording.sample(100 * best["accuracy"], 100 * best["accuracy_sd"], best["n"], " %")
-    lead = "only" if len(ranked) == 1 else "highest mean:"
+    lead = "is the only one" if len(ranked) == 1 else "has the highest mean"
     cell = (best["requested_sparsity"], best["method"])
     gap = f", {distance(gaps.loc[cell])}" if cell in gaps.index else ""
-    return f"{at}: {lead} `{best['method']}` with {reached}{gap}{overlap(best, ranked.iloc[1:])}{aside}"
+    return f"{at}, `{best['method']}` {lead}: {reached}{gap}{overlap(best, ranked.iloc[1:])}{aside}"
 
 
 def distance(gap: "pd.Series[float]") -> str:
@@ -163,8 +163,15 @@ def finite_warnings(results: Results) -> list[str]:
 
 
 def unfinished(results: Results) -> list[str]:
-    """A sentence per run that has no result and is in no number of the report."""
-    return [f"`runs/{row['run']}`, last logged step {row['last_step']:,}" for row in records(results.unfinished)]
+    """A sentence per run that has no result and is in no number of the report; those not begun share one."""
+    rows = records(results.unfinished)
+    begun = [
+        f"`runs/{row['run']}`" + (f" ({row['what']})" if row["what"] else "") + f": last logged step {row['step']:,}"
+        for row in rows
+        if row["begun"]
+    ]
+    waiting = [f"`{row['run']}`" for row in rows if not row["begun"]]
+    return [*begun, *([f"not begun: {wording.listed(waiting)}"] if waiting else [])]
 
 
 def strays(results: Results) -> str:
