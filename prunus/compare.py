@@ -74,7 +74,7 @@ def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell) -> Itera
     with spawn.Manager() as manager:
         news: Queue[tuple[str, Progress]] = manager.Queue()
         with _pool(workers, spawn) as pool:
-            waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, news) for run in runs}
+            waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, news, os.getpid()) for run in runs}
             while waiting:
                 done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
                 _pass_on(news, tell)
@@ -95,9 +95,15 @@ def _pool(workers: int, spawn: Any) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _remote(values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Progress]]") -> Outcome:
+def _remote(values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Progress]]", parent: int) -> Outcome:
     run = parse(values)
-    return _one(run, directory, lambda progress: news.put((run.name(), progress)))
+
+    def tell(progress: Progress) -> None:
+        if os.getppid() != parent:  # a study that was killed must not go on writing beside the one that follows it
+            os._exit(1)
+        news.put((run.name(), progress))
+
+    return _one(run, directory, tell)
 
 
 def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None]) -> Outcome:

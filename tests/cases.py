@@ -5,15 +5,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import reference
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-import reference
 from prunus.carriers import Carrier
 from prunus.methods import METHODS
 from prunus.randomness import seeded
-from prunus.schedules import linear
+from prunus.schedules import Table
 from prunus.sparsify import Sparsifier, sparsify
 
 STEPS, SPARSITY, SEED = 32, 0.75, 3
@@ -66,8 +66,7 @@ def batch(number: int) -> tuple[Tensor, Tensor]:
 
 PROBE: dict[str, Any] = {"batches": [batch(-1), batch(-2)], "loss": nn.functional.mse_loss}
 EVERY: dict[str, Any] = {"update_every": 5}
-RESIZED: dict[str, Any] = {"schedule": linear(SPARSITY, initial=0.9), "update_every": 5}
-SHRUNK: dict[str, Any] = {"schedule": linear(SPARSITY, initial=0.3), "update_every": 5}
+UP_AND_DOWN: dict[str, Any] = {"schedule": Table((0.5, 0.9, 0.8, SPARSITY)), "update_every": 5}
 
 CASES = [
     Case("random", reference.random, ERK, STATE),
@@ -82,8 +81,8 @@ CASES = [
     Case("set", reference.set_, ERK, STATE, EVERY),
     Case("rigl", reference.rigl, ERK, STATE, EVERY),
     Case("snfs", reference.snfs, UNIFORM, STATE, EVERY),
-    Case("rp-rr", reference.rp_rr, UNIFORM, STATE, RESIZED),
-    Case("mp-rr", reference.mp_rr, UNIFORM, STATE, SHRUNK),
+    Case("rp-rr", reference.rp_rr, UNIFORM, STATE, UP_AND_DOWN),
+    Case("mp-rr", reference.mp_rr, UNIFORM, STATE, UP_AND_DOWN),
     Case("granet", reference.granet, GLOBAL, STATE, EVERY),
     Case("dpf", reference.dpf, GLOBAL, USED, {"update_every": 4}),
     Case("dnw", reference.dnw, GLOBAL, USED),

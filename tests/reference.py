@@ -135,10 +135,10 @@ def shapes_of(run: Run) -> dict[str, tuple[int, ...]]:
     return {name: tuple(run.values[name].shape) for name in WEIGHTS}
 
 
-def due(run: Run, every: int, until: float) -> dict[int, float]:
+def due(run: Run, every: int, until: float, first: int = 0) -> dict[int, float]:
     """Progress by clock: every so many steps, and on the last step of the window."""
     last = round(until * run.steps)
-    return {clock: clock / last for clock in range(last + 1) if clock % every == 0 or clock == last}
+    return {clock: clock / last for clock in range(first, last + 1) if clock % every == 0 or clock == last}
 
 
 def cubic(progress: float, final: float, initial: float = 0.0) -> float:
@@ -279,7 +279,7 @@ def gmp_recovering(run: Run, sparsity: float, update_every: int, until: float) -
 
 
 def set_(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop_fraction: float = 0.3) -> None:
-    times = due(run, update_every, until)
+    times = due(run, update_every, until, first=1)
     run.masks = top_each(uniform_draws(run, run.draws("start")), erk_counts(shapes_of(run), sparsity))
     run.project()
 
@@ -293,7 +293,7 @@ def set_(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop
 
 
 def rigl(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop_fraction: float = 0.3) -> None:
-    times = due(run, update_every, until)
+    times = due(run, update_every, until, first=1)
     run.masks = top_each(uniform_draws(run, run.draws("start")), erk_counts(shapes_of(run), sparsity))
     run.project()
 
@@ -308,7 +308,7 @@ def rigl(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop
 
 def snfs(run: Run, sparsity: float, update_every: int, until: float = 1.0, drop_fraction: float = 0.5) -> None:
     """Grow by momentum of the dense gradient; layers share all growth by their mean momentum over kept weights."""
-    times = due(run, update_every, until)
+    times = due(run, update_every, until, first=1)
     run.masks = top_each(uniform_draws(run, run.draws("start")), uniform_counts(shapes_of(run), sparsity))
     run.project()
     trend = {name: torch.zeros_like(run.values[name]) for name in WEIGHTS}
@@ -366,7 +366,7 @@ def mp_rr(run: Run, sparsity: float, update_every: int, schedule: Callable[[floa
 
 def granet(run: Run, sparsity: float, update_every: int, until: float = 0.75) -> None:
     """From half sparse along a cubic over all layers; after each pruning a cosine of one half is dropped and grown."""
-    times = due(run, update_every, until)
+    times = due(run, update_every, until, first=1)
     run.masks = top_each(uniform_draws(run, run.draws("start")), erk_counts(shapes_of(run), 0.5))
     run.project()
 

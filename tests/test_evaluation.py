@@ -32,7 +32,7 @@ def two_class(*cases: tuple[float, int]) -> tuple[Tensor, Tensor]:
 
 
 def test_quality_by_hand() -> None:
-    """Right: .9, .36 (as .64) and .88. The bin of .88 and .9 holds three: a wrong .9 (as .1), a right .9, a right .88."""
+    """Right are .9, .36 (as .64) and .88; the bin of .88 and .9 holds three, with .1 as a wrong .9."""
     quality = evaluate(nn.Identity(), [two_class(*CERTAIN)], classes=2)
     nll = -(math.log(0.9) + math.log(0.18) + math.log(0.64) + math.log(0.1) + math.log(0.88)) / 5
     bins = 3 * abs(2 / 3 - (0.9 + 0.9 + 0.88) / 3) + abs(0 - 0.82) + abs(1 - 0.64)

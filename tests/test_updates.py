@@ -191,9 +191,9 @@ def test_mean_signal_passes_on_what_a_layer_cannot_take() -> None:
     masks = {"a": torch.arange(100) < 90, "b": torch.arange(100) < 50, "c": torch.arange(100) < 50}
     signals = {"a": torch.full((100,), 1e6), "b": torch.full((100,), 2.0), "c": torch.full((100,), 1.0)}
     now = State(signals, masks, signals, 0.0, seeded(0))
-    assert mean_signal(now, masks, {"a": 10, "b": 10, "c": 10}) == {"a": 9, "b": 21, "c": 0}
+    assert mean_signal(now, masks, {"a": 5, "b": 10, "c": 10}) == {"a": 9, "b": 16, "c": 0}
     silent = replace(now, signals={name: torch.zeros(100) for name in masks})
-    assert sum(mean_signal(silent, masks, {"a": 10, "b": 10, "c": 10}).values()) == 30
+    assert sum(mean_signal(silent, masks, {"a": 5, "b": 10, "c": 10}).values()) == 25
 
 
 def test_then_runs_the_second_on_the_masks_of_the_first() -> None:

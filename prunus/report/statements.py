@@ -68,7 +68,7 @@ def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
 def distance(gap: "pd.Series[float]") -> str:
     """'0.52 ± 0.21 points below dense (5 common seeds)'."""
     n = int(gap["n"])
-    side = "below" if gap["difference"] < 0 else "above"
+    side = "below" if gap["difference"] < 0 else "above" if gap["difference"] > 0 else "from"
     size = wording.spread(100 * abs(gap["difference"]), 100 * gap["difference_sd"], n)
     return f"{size} points {side} dense ({n} common seed{'s' if n > 1 else ''})"
 
@@ -103,7 +103,8 @@ def sameness(results: Results) -> str:
         "one common seed, so no statement": gaps["margin"].isna(),
     }
     clauses = [f"{kind}: {cells_named(gaps[chosen])}" for kind, chosen in kinds.items() if chosen.any()]
-    return "; ".join(clauses).capitalize() + "."
+    text = "; ".join(clauses)
+    return text[0].upper() + text[1:] + "."
 
 
 def cells_named(cells: pd.DataFrame) -> str:
