@@ -20,13 +20,11 @@ Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocation
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
     try:
-        return int(app(arguments, exit_on_error=False, result_action="return_value") or 0)
-    except CycloptsError:
-        return 2  # printed already
+        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except KeyboardInterrupt:
         print("prunus: interrupted; finished runs are kept, the same command goes on from them", file=sys.stderr)
         return 130
-    except (ValueError, ModuleNotFoundError, FileNotFoundError) as error:
+    except (CycloptsError, ValueError, ModuleNotFoundError, OSError) as error:
         print(f"prunus: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
@@ -51,12 +49,18 @@ def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugi
     from prunus.display import Display
     from prunus.recipes import read, single
     from prunus.runs import train as train_run
+    from prunus.training import NonFiniteLossError
 
     chosen = read(recipe, overrides, plugin)
     single(chosen)
+    (chosen,) = chosen.runs()
     console = Console()
     with Display(console, [chosen]) as display:
-        result = train_run(chosen, out, lambda progress: display.tell(chosen.name(), progress))
+        try:
+            result = train_run(chosen, out, lambda progress: display.tell(chosen.name(), progress))
+        except NonFiniteLossError as error:
+            print(f"prunus: {error}", file=sys.stderr)
+            return 1
         display.finished(chosen, result, "")
     test = result["test"]
     console.print(f"sparsity {result['realised_sparsity']:.4f}, asked {result['sparsity']:g}", markup=False)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,8 +16,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prunus.tables import RecipeError, canonical, only, unknown
 
-Sparsity = float
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are Python's: ``1e-3`` is one, and ``2:4`` is text, not 124 to base 60."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [
+            ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$")),
+            ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")),
+            *resolvers,
+        ]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class Recipe(BaseModel):
@@ -29,9 +43,9 @@ class Recipe(BaseModel):
 
     data: str
     model: str | dict[str, dict[str, Any] | None]
-    method: dict[str, dict[str, Any]]
-    sparsity: tuple[float, ...] = (0.9,)
-    seed: tuple[int, ...] = (0,)
+    method: dict[str, dict[str, Any]] = Field(min_length=1)
+    sparsity: tuple[float, ...] = Field(default=(0.9,), min_length=1)
+    seed: tuple[int, ...] = Field(default=(0,), min_length=1)
     epochs: float | None = Field(default=None, gt=0)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
@@ -56,15 +70,12 @@ class Recipe(BaseModel):
     @field_validator("method", mode="before")
     @classmethod
     def _methods_by_name(cls, value: object) -> object:
-        specs = value if isinstance(value, list) else [value] if isinstance(value, str) else None
-        if specs is not None:
-            return dict(_named(spec) for spec in specs)
-        return {canonical(str(k)): v or {} for k, v in value.items()} if isinstance(value, Mapping) else value
+        return _methods(value)
 
     @field_validator("sparsity", "seed", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return value if isinstance(value, Sequence) else (value,)
+        return value if isinstance(value, list | tuple) else (value,)
 
     @field_validator("include", "exclude", "plugins", mode="before")
     @classmethod
@@ -77,6 +88,13 @@ class Recipe(BaseModel):
         for sparsity in value:
             if not 0.0 <= sparsity < 1.0:
                 raise ValueError(f"must be in [0, 1), got {sparsity}; to keep a tenth of the weights write 0.9")
+        return value
+
+    @field_validator("sparsity", "seed")
+    @classmethod
+    def _each_once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError(f"must hold each value once, got {', '.join(map(str, value))}; drop the second")
         return value
 
     def runs(self) -> Iterator["Recipe"]:
@@ -125,15 +143,13 @@ def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     """
     if not path.is_file():
         raise RecipeError(f"expected a recipe file, found none at {path}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    values = _yaml(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(values).__name__}")
     values["plugins"] = [*_listed(values.get("plugins")), *plugins]
     if "method" in values:
-        values["method"] = dict(_named(spec) for spec in _listed(values["method"]))
+        values["method"] = _methods(values["method"])
+    values.setdefault("optimizer", Recipe.model_fields["optimizer"].default)  # so that optimizer.sgd.momentum=0.9 works
     for override in overrides:
         _override(values, override)
     return parse(values)
@@ -161,13 +177,15 @@ def modules(names: Sequence[str]) -> tuple[Any, ...]:
 def _module(name: str) -> Any:
     try:
         if not name.endswith(".py"):
+            if (here := str(Path.cwd())) not in sys.path:
+                sys.path.insert(0, here)  # as `python -m` does; an installed command does not
             return import_module(name)
         from importlib.util import module_from_spec, spec_from_file_location
 
-        spec = spec_from_file_location(Path(name).stem, name)
+        spec = spec_from_file_location(f"plugin:{Path(name).stem}", name)
         assert spec is not None
         assert spec.loader is not None
-        module = module_from_spec(spec)
+        module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look their module up
         spec.loader.exec_module(module)
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise RecipeError(
@@ -180,6 +198,13 @@ def _listed(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return [{key: arguments} for key, arguments in value.items()]
     return list(value) if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
+def _methods(value: Any) -> dict[str, dict[str, Any]]:
+    named = [_named(spec) for spec in _listed(value)]
+    if len(methods := dict(named)) < len(named):
+        raise RecipeError(f"method must hold each name once, got {', '.join(n for n, _ in named)}; drop the second")
+    return methods
 
 
 def _named(spec: Any) -> tuple[str, dict[str, Any]]:
@@ -200,9 +225,18 @@ def _override(values: dict[str, Any], text: str) -> None:
             raise RecipeError(f"override {text!r}: {unknown('key', key, list(at))}")
         key = key if key in at else canonical(key)
         at[key] = at[key] if at[key] is not None else {}
+        if not isinstance(at[key], dict):
+            raise RecipeError(f"override {text!r}: {key} is {at[key]!r}, not a call with arguments; set it whole")
         at = at[key]
-    parsed = yaml.safe_load(value)
-    at[last] = dict(_named(s) for s in _listed(parsed)) if path == "method" else parsed
+    parsed = _yaml(value, f"override {text!r}")
+    at[last] = _methods(parsed) if path == "method" else parsed
+
+
+def _yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _at(arguments: Mapping[str, Any], sparsity: float) -> dict[str, Any]:
@@ -210,6 +244,8 @@ def _at(arguments: Mapping[str, Any], sparsity: float) -> dict[str, Any]:
     chosen = dict(arguments)
     for name, value in arguments.items():
         if isinstance(value, Mapping) and set(value) == {"by_sparsity"}:
+            if not isinstance(value["by_sparsity"], Mapping):
+                raise RecipeError(f"{name}.by_sparsity must map sparsities to values, got {value['by_sparsity']!r}")
             choices = {float(key): choice for key, choice in value["by_sparsity"].items()}
             if sparsity not in choices:
                 raise RecipeError(f"{name}.by_sparsity holds {', '.join(map(str, choices))}, sparsity is {sparsity}")
@@ -219,7 +255,7 @@ def _at(arguments: Mapping[str, Any], sparsity: float) -> dict[str, Any]:
 
 def _first(error: ValidationError) -> str:
     found = error.errors()[0]
-    where = ".".join(str(part) for part in found["loc"] if not isinstance(part, int))
+    where = found["loc"][0]  # what follows it names alternatives of the type
     message = found["msg"].removeprefix("Value error, ")
     value = "" if "got " in message else f", got {found['input']!r}"
     return f"{where}: {message[0].lower() + message[1:]}{value}"

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from prunus.carriers import Carrier, Site
 from prunus.masks import Masks, Weights, prunable, sparsity_of
@@ -49,7 +50,8 @@ class Sparsifier:
 
     def __init__(self, method: Carrier, site: Site, hooks: bool) -> None:
         self.method, self.site, self.clock = method, site, 0
-        self._handles = []
+        self._handles: list[RemovableHandle] = []
+        self._final = False
         method.attach(site)
         if hooks:
             self._handles = [
@@ -84,7 +86,8 @@ class Sparsifier:
         if model is not None:
             self.method.finalize_copy(model)
             return self.masks
-        if self._handles is not None:
+        if not self._final:
+            self._final = True
             self.method.finalize()
             for handle in self._handles:
                 handle.remove()

@@ -47,6 +47,7 @@ TABLES: dict[str, Mapping[str, Any]] = {
 
 _PARTS = {Schedule: "schedule", Criterion: "criterion", Allocation: "allocation", Signal: "signal"}
 _VALUES = ("criterion", "allocation")  # functions in these tables are the part itself, not its maker
+_CALLS = ("method", "model", "optimizer")  # always made by a call, with arguments that the run gives
 
 Spec = str | float | Mapping[str, Any]
 
@@ -57,7 +58,8 @@ class RecipeError(ValueError):
 
 def unknown(what: str, name: object, known: Mapping[str, Any] | list[str]) -> RecipeError:
     """The error for a name that is not known, with the nearest ones."""
-    near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    near = get_close_matches(str(name), list(known), n=3, cutoff=0.5)
+    near.sort(key=lambda other: sorted(other) != sorted(str(name)))  # two letters exchanged: gpm is gmp, not gsm
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     return RecipeError(f"no {what} is called {name!r}; {hint}")
 
@@ -92,21 +94,19 @@ class Builder:
         if (special := self._special(kind, spec)) is not None:
             return special
         name, arguments = only(spec, where)
+        if kind in _CALLS and (taken := arguments.keys() & self.given.keys()):
+            raise RecipeError(f"{where}.{name}: {min(taken)} comes from a key of the recipe or its data; set it there")
         entry = self.entry(kind, name)
-        if not arguments and (not callable(entry) or (kind in _VALUES and not inspect.isclass(entry))):
-            return entry
-        if (
-            kind == "schedule"
-            and not inspect.isclass(entry)
-            and list(inspect.signature(entry).parameters) == ["progress"]
-        ):
+        if not arguments and _is_part(kind, entry):
             return entry
         return self.call(entry, arguments, f"{where}.{name}")
 
     def entry(self, kind: str, name: str) -> Any:
         """What stands under ``name``: in a plug-in module, else in the table of its kind."""
         for plugin in self.plugins:
-            if callable(found := getattr(plugin, name.replace("-", "_"), None)):
+            found = getattr(plugin, name.replace("-", "_"), None)
+            # what a plug-in imports from here is not its own: its `magnitude` is a criterion, and a method's name
+            if callable(found) and not _ours(found):
                 return found
         if kind == "model":
             try:
@@ -163,6 +163,18 @@ class Builder:
         if isinstance(spec, Mapping) and all(isinstance(value, int | float) for value in spec.values()):
             return per_layer({str(glob): float(value) for glob, value in spec.items()})
         return None
+
+
+def _is_part(kind: str, entry: Any) -> bool:
+    """Whether ``entry`` itself is the part, as a user's function of progress is a schedule, and not what makes it."""
+    if inspect.isclass(entry) or kind in _CALLS:
+        return False
+    required = any(p.default is p.empty for p in inspect.signature(entry).parameters.values())
+    return kind in _VALUES or (required and not _ours(entry))
+
+
+def _ours(entry: Any) -> bool:
+    return (inspect.isfunction(entry) or inspect.isclass(entry)) and entry.__module__.startswith("prunus.")
 
 
 def _is_signal(annotation: Any, kind: str) -> bool:

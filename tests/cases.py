@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import pytest
 import reference
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from prunus.randomness import seeded
 from prunus.schedules import Table
 from prunus.sparsify import Sparsifier, sparsify
 
-STEPS, SPARSITY, SEED = 32, 0.75, 3
+STEPS, SPARSITY, SEED = 16, 0.75, 3
 
 # How many weights stay in the end, from shapes and sparsity.
 Count = Callable[[dict[str, tuple[int, ...]], float], int]
@@ -45,7 +46,7 @@ class Case:
         return METHODS[self.name](sparsity, **self.arguments)
 
     def __str__(self) -> str:
-        return "-".join([self.name, *(key for key in self.arguments if key in ("recover", "batches"))])
+        return "-".join([self.name, *(key for key in self.arguments if key in ("recover", "batches", "decay"))])
 
 
 def network() -> nn.Sequential:
@@ -87,12 +88,14 @@ CASES = [
     Case("dpf", reference.dpf, GLOBAL, USED, {"update_every": 4}),
     Case("dnw", reference.dnw, GLOBAL, USED),
     Case("str", reference.str_, OUTCOME, USED, {"initial": -2.0}),
+    Case("str", reference.str_, OUTCOME, USED, {"initial": -4.0, "decay": 0.02}),
     Case("dst", reference.dst, OUTCOME, USED, {"penalty": 5e-2}),
-    Case("cs", reference.cs, OUTCOME, LATER, {"penalty": 1e-3}),
+    Case("cs", reference.cs, OUTCOME, LATER, {"penalty": 1e-3, "initial": 0.05}),
     Case("gsm", reference.gsm, GLOBAL, LATER),
     Case("lc", reference.lc, GLOBAL, LATER),
 ]
 
+CASE = {str(case): case for case in CASES}
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
     "adam": partial(torch.optim.Adam, lr=0.01, weight_decay=0.01),
@@ -132,3 +135,28 @@ class Bench:
         self.optimizer.zero_grad()
         nn.functional.mse_loss(self.forward(inputs), targets).backward()
         self.optimizer.step()
+
+
+def plain(model: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+@cache
+def raw(name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Final masks and parameters of a case in a plain loop."""
+    bench = Bench(CASE[name]).train()
+    return bench.sparsifier.finalize(), plain(bench.model)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Bit for bit, through nested dictionaries and lists."""
+    if isinstance(one, Tensor):
+        return one.dtype == other.dtype and torch.equal(one, other)
+    if isinstance(one, dict):
+        return list(one) == list(other) and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return bool(one == other)
+
+
+all_cases = pytest.mark.parametrize("case", CASES, ids=str)

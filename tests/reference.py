@@ -406,7 +406,7 @@ def dnw(run: Run, sparsity: float) -> None:
     straight_through(run, lambda clock: global_count(run, sparsity))
 
 
-def str_(run: Run, sparsity: float, initial: float) -> None:
+def str_(run: Run, sparsity: float, initial: float, decay: float = DECAY) -> None:
     """sign(w) relu(|w| - sigmoid(t)); weight decay on t too."""
     logits = {name: torch.tensor(initial, dtype=torch.float64) for name in WEIGHTS}
     for clock in range(run.steps + 1):
@@ -418,7 +418,7 @@ def str_(run: Run, sparsity: float, initial: float) -> None:
             g = run.gradients(clock, used)
             pull = {n: -cut[n] * (1 - cut[n]) * (g[n] * signs[n]).sum() for n in WEIGHTS}
             run.descend(run.values, {n: v * run.masks[n] if n in WEIGHTS else v for n, v in g.items()})
-            descend_thresholds(run, logits, pull, DECAY)
+            descend_thresholds(run, logits, pull, decay)
     run.values.update(used)
 
 

@@ -61,8 +61,9 @@ def test_global_ranks_all_layers_together() -> None:
 
 
 def test_a_layer_keeps_its_best_weight_in_place_of_the_worst_elsewhere() -> None:
-    scores = {"a": torch.tensor([5.0, 4.0, 3.0, 2.0]), "b": torch.tensor([0.1, 0.3, 0.2]), "c": torch.tensor([[0.5]])}
-    with pytest.warns(CollapseWarning, match="at sparsity 0.5 only the floor of one weight is left in b, c; a budget"):
+    """The floor of c takes the place of b's last weight, so b needs its floor in turn."""
+    scores = {"a": torch.tensor([5.0, 4.0, 3.0, 2.0]), "b": torch.tensor([0.1, 2.5, 0.2]), "c": torch.tensor([[0.5]])}
+    with pytest.warns(CollapseWarning, match="at sparsity 0.5 only the floor of one weight is left in c, b; a budget"):
         masks = global_(scores, 0.5)
     assert masks["a"].tolist() == [True, True, False, False]
     assert masks["b"].tolist() == [False, True, False]

@@ -35,6 +35,11 @@ def test_window_edges() -> None:
     assert updates(Every(10, start=0.5, until=0.5), 100) == {50: [1.0]}
 
 
+def test_the_first_moment_may_be_left_out() -> None:
+    assert updates(Every(30, until=0.75, at_start=False), 100) == {30: [0.4], 60: [0.8], 75: [1.0]}
+    assert updates(Every(30, start=0.5, at_start=False), 100) == {80: [0.6], 100: [1.0]}
+
+
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
 def test_once_does_all_its_rounds_at_one_clock(at: float) -> None:
     assert updates(Once(at), 80) == {round(at * 80): [1.0]}

@@ -181,9 +181,9 @@ def test_multiply_equals_the_product_in_every_layout(
 ) -> None:
     generator = torch.Generator().manual_seed(math.prod(shape))
     tensor = LAYOUTS[layout](torch.randn(shape, generator=generator).to(dtype))
-    mask = torch.rand(tensor.shape, generator=generator) < 0.5
-    if mask_layout == "like the weight":
-        mask = torch.zeros_like(tensor, dtype=torch.bool).copy_(mask)
+    mask = LAYOUTS[layout](torch.rand(shape, generator=generator) < 0.5)
+    if mask_layout == "contiguous":
+        mask = mask.contiguous()
     expected, storage = tensor * mask, tensor.data_ptr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)

@@ -162,10 +162,18 @@ def test_clip_counts_kept_gradients_alone() -> None:
 
 @pytest.mark.parametrize(("steps", "check_every", "raised_after"), [(20, 5, 5), (20, 1, 3), (4, 50, 4)])
 def test_a_non_finite_loss_is_noticed_at_the_next_look(steps: int, check_every: int, raised_after: int) -> None:
-    data = batches(4, 4, 4)
-    data[2] = (data[2][0] * math.nan, data[2][1])
-    loop = training(network(), steps, batches=data, check_every=check_every)
-    message = f"became nan in the {check_every} steps before step {raised_after}; lower the learning rate"
+    """The third loss is infinite, its gradient is not: all later losses are finite again."""
+    model = network()
+    data = [(torch.ones(1, 3).double(), torch.tensor(math.inf if number == 2 else 1.0)) for number in range(20)]
+    loop = Training(
+        model,
+        SGD(model.parameters(), lr=0.1),
+        data,
+        lambda out, target: out.sum() + target,
+        steps,
+        check_every=check_every,
+    )
+    message = f"became inf in the {check_every} steps before step {raised_after}; lower the learning rate"
     with pytest.raises(NonFiniteLossError, match=message):
         loop.run()
     assert loop.taken == raised_after

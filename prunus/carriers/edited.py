@@ -7,7 +7,7 @@ from torch import nn
 
 from prunus.cadence import Once
 from prunus.carriers.evolution import Evolution
-from prunus.carriers.site import Site
+from prunus.carriers.site import Site, refuse_second_model
 from prunus.masks import Masks, Tensors, project_
 from prunus.updates import Prune
 
@@ -32,6 +32,7 @@ class Edited:
 
     def attach(self, site: Site) -> None:
         """Nothing to set up. A first edit tells at once what the edit cannot work with."""
+        refuse_second_model(self)
         self._evolution = Evolution(self.prune, Once(at=1.0), site)
         self.edit(site)
 

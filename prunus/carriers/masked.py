@@ -6,7 +6,7 @@ from torch import nn
 
 from prunus.cadence import Cadence
 from prunus.carriers.evolution import Evolution
-from prunus.carriers.site import Site
+from prunus.carriers.site import Site, refuse_second_model
 from prunus.masks import Masks, Tensors, project_, project_state_
 from prunus.updates import Update
 
@@ -31,6 +31,7 @@ class Masked:
 
     def attach(self, site: Site) -> None:
         """Set the first masks, by ``start`` and by the rule if it is due at clock 0 and needs no gradient."""
+        refuse_second_model(self)
         self._evolution = Evolution(self.update, self.cadence, site)
         if self.start is not None:
             self._evolution.run_(self.start, 0.0, "start")

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from prunus.carriers.reparametrize import insert, refresh, remove
-from prunus.carriers.site import Site
+from prunus.carriers.site import Site, refuse_second_model
 from prunus.masks import Masks, Tensors
 from prunus.parametrizations import Part, PartOf
 
@@ -41,6 +41,7 @@ class Parametrized:
         Raises RuntimeError after the model was wrapped in DDP, which would not synchronise the thresholds, and after a
         learning-rate scheduler was made, which would not see their group.
         """
+        refuse_second_model(self)
         if isinstance(site.model, DistributedDataParallel):
             raise RuntimeError("this method adds parameters: call sparsify() before wrapping the model in DDP")
         if hasattr(site.optimizer.step, "_wrapped_by_lr_sched"):

@@ -20,6 +20,12 @@ class Site:
     seed: int
 
 
+def refuse_second_model(carrier: object) -> None:
+    """Raises RuntimeError for a carrier that holds a model already: one carrier is one training."""
+    if vars(carrier).keys() & {"_evolution", "_site"}:
+        raise RuntimeError("this method is attached to a model already; make a new one for each model")
+
+
 class Carrier(Protocol):
     """What a method must do. The clock counts completed optimizer steps; clock t is the moment after t of them.
 
