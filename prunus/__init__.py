@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
     from prunus.masks import keep_count, project_, project_state_, prunable
     from prunus.ranking import top_k
-    from prunus.sparsify import Sparsifier, sparsify
+    from prunus.sparsifier import Sparsifier, sparsify
     from prunus.training import Step, Training
 
 _HOMES = {
@@ -21,14 +21,14 @@ _HOMES = {
     "Feedback": "carriers",
     "Masked": "carriers",
     "Parametrized": "carriers",
-    "Sparsifier": "sparsify",
+    "Sparsifier": "sparsifier",
     "Step": "training",
     "Training": "training",
     "keep_count": "masks",
     "project_": "masks",
     "project_state_": "masks",
     "prunable": "masks",
-    "sparsify": "sparsify",
+    "sparsify": "sparsifier",
     "top_k": "ranking",
 }
 

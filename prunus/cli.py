@@ -9,7 +9,12 @@ from cyclopts import App, CycloptsError, Parameter
 
 from prunus import __version__
 
-app = App(name="prunus", help="Train sparse neural networks, and compare ways to.", version=__version__)
+app = App(
+    name="prunus",
+    help="Train sparse neural networks, and compare ways to.",
+    version=__version__,
+    suppress_keyboard_interrupt=False,
+)
 data_app = App(name="data", help="The data sets: what is here, fetch, check.")
 app.command(data_app)
 
@@ -169,7 +174,7 @@ def data_here(root: Path | None = None) -> int:
     from prunus.data import check as check_data
 
     for status in check_data(root):
-        print(status)
+        print(f"{status.name}: {f'whole, in {status.folder}' if status.whole else status.remedy}")
     return 0
 
 

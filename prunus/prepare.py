@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate
 from prunus.recipes import Recipe, modules, single
-from prunus.sparsify import Sparsifier, sparsify
+from prunus.sparsifier import Sparsifier, sparsify
 from prunus.tables import Builder, unknown
 from prunus.training import Training
 

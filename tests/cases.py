@@ -15,7 +15,7 @@ from prunus.carriers import Carrier
 from prunus.methods import METHODS
 from prunus.randomness import seeded
 from prunus.schedules import Table
-from prunus.sparsify import Sparsifier, sparsify
+from prunus.sparsifier import Sparsifier, sparsify
 
 STEPS, SPARSITY, SEED = 16, 0.75, 3
 

@@ -19,7 +19,7 @@ from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.methods import METHODS
 from prunus.models import MODELS
-from prunus.recipes import Recipe, modules, parse, single
+from prunus.recipes import Recipe, modules, read, single
 from prunus.schedules import SCHEDULES
 from prunus.tables import OPTIMIZERS, SIGNALS, Builder
 
@@ -62,7 +62,7 @@ def having(kind: Callable[[Block], bool]) -> Any:
 
 
 def is_recipe(block: Block) -> bool:
-    return block.language == "yaml" and RECIPE_KEYS <= set(yaml.safe_load(block.body))
+    return block.language == "yaml" and set(yaml.safe_load(block.body)) >= RECIPE_KEYS
 
 
 @pytest.fixture
@@ -78,7 +78,8 @@ def files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 @having(lambda block: block.runs)
 def test_python_runs_and_prints_what_the_page_says(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    namespace: dict[str, Any] = {"__name__": page.stem}
+    # a hundred rounds show that a loop runs
+    namespace: dict[str, Any] = {"__name__": page.stem, "range": lambda stop: range(min(stop, 100))}
     printed = ""
     for block in blocks(page):
         if block.runs:
@@ -91,8 +92,10 @@ def test_python_runs_and_prints_what_the_page_says(page: Path, capsys: pytest.Ca
 @pytest.mark.usefixtures("files")
 @having(is_recipe)
 def test_recipes_build(page: Path) -> None:
+    plugins = [block.title for block in blocks(page) if block.title and block.language == "python"]
     for block in filter(is_recipe, blocks(page)):
-        recipe = parse(yaml.safe_load(block.body))
+        Path("recipe.yaml").write_text(block.body)
+        recipe = read(Path("recipe.yaml"), plugins=plugins)
         if recipe.data == "digits":
             describe(recipe)  # with its model and optimizer, for which it reads the data
         for run in map(single, recipe.runs()):

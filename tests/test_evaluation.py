@@ -73,6 +73,11 @@ def test_logits_are_taken_in_float32() -> None:
     assert half == evaluate(nn.Identity(), [(logits.bfloat16().float(), labels)], classes=2)
 
 
+def test_logits_between_zero_and_one_are_not_probabilities() -> None:
+    quality = evaluate(nn.Identity(), [(torch.tensor([[0.6, 0.2]]), torch.tensor([0]))], classes=2)
+    assert quality.calibration_error == pytest.approx(1 - 1 / (1 + math.exp(-0.4)), rel=1e-5)
+
+
 def test_no_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one batch, got none"):
         evaluate(nn.Identity(), [], classes=2)
@@ -162,6 +167,7 @@ def test_recalibration_takes_the_exact_statistics_of_one_batch() -> None:
     model = nn.Sequential(nn.BatchNorm1d(3, momentum=0.03), nn.Dropout(0.5)).eval()
     with torch.no_grad():
         model[0].running_mean.fill_(9.0)
+        model[0].num_batches_tracked.fill_(7)
         model[0].weight.fill_(2.0)
     inputs = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     recalibrate_(model, [(inputs, torch.zeros(10))])

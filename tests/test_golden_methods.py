@@ -25,7 +25,7 @@ from prunus.parametrizations import NeuronThreshold, Part, SoftMask
 from prunus.ranking import top_k_together
 from prunus.schedules import Constant, cubic
 from prunus.signals import Gradient
-from prunus.sparsify import Sparsifier, sparsify
+from prunus.sparsifier import Sparsifier, sparsify
 from prunus.updates import DropGrow, Prune, Resize, State, Update
 
 GOLDEN = golden("methods")

@@ -142,6 +142,14 @@ def test_unattached_method_pickles(case: Case) -> None:
 
 
 @all_cases
+def test_one_method_is_one_training(case: Case) -> None:
+    method = case.method()
+    Bench(case, method=method)
+    with pytest.raises(RuntimeError, match="attached to a model already; make a new one"):
+        Bench(case, method=method)
+
+
+@all_cases
 def test_resume_is_bit_identical(case: Case) -> None:
     whole = Bench(case, "adam").train(last=7)
     between_updates = checkpoint(whole)

@@ -21,7 +21,7 @@ LAYERS = (
     {"criteria", "allocation", "budgets", "signals"},
     {"updates"},
     {"carriers"},
-    {"methods", "sparsify"},
+    {"methods", "sparsifier"},
     {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"},
     {"recipes", "runs", "compare", "timing", "report", "testing", "tables", "cli"},
 )

@@ -184,7 +184,7 @@ FIELDS: dict[str, Reaches] = {
     "accumulate": (3, lambda p: p.training.accumulate == 3 and p.epoch_steps == 1293 / 96),
     "clip": (0.5, lambda p: p.training.clip == 0.5),
     "precision": ("64-true", lambda p: {w.dtype for w in p.model.parameters()} == {torch.float64}),
-    "compile": (True, lambda p: isinstance(p.training.model, OptimizedModule)),
+    "compile": (True, lambda p: any(isinstance(m, OptimizedModule) for m in p.training.model.modules())),
     "channels_last": (
         {"model": CONV_NET, "channels_last": True},
         lambda p: p.model.conv2.weight.is_contiguous(memory_format=torch.channels_last),  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from prunus.methods import magnitude_pruning
 from prunus.schedules import Cosine, Piecewise, WarmUp, Within, linear
-from prunus.sparsify import sparsify
+from prunus.sparsifier import sparsify
 from prunus.training import NonFiniteLossError, Step, Training
 
 RATES = golden("progress")["learning_rates"]

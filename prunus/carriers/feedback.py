@@ -7,7 +7,7 @@ from torch import nn
 from prunus.cadence import Cadence
 from prunus.carriers.evolution import Evolution
 from prunus.carriers.reparametrize import insert, refresh, remove
-from prunus.carriers.site import Site, refuse_second_model
+from prunus.carriers.site import Site, refuse_ddp, refuse_second_model
 from prunus.masks import Masks, Tensors, project_state_
 from prunus.parametrizations import Behind, Part
 from prunus.updates import Update
@@ -34,8 +34,9 @@ class Feedback:
         return self._evolution.masks
 
     def attach(self, site: Site) -> None:
-        """Put the masks before the weights; run the rule if it is due at clock 0."""
+        """Put the masks before the weights; run the rule if it is due at clock 0. RuntimeError for a model in DDP."""
         refuse_second_model(self)
+        refuse_ddp(site.model)
         self._evolution = Evolution(self.update, self.cadence, site)
         self._parts = {name: Behind(mask, self.straight_through) for name, mask in self.masks.items()}
         insert(site.model, site.weights, self._parts)

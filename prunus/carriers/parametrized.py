@@ -4,10 +4,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from prunus.carriers.reparametrize import insert, refresh, remove
-from prunus.carriers.site import Site, refuse_second_model
+from prunus.carriers.site import Site, refuse_ddp, refuse_second_model
 from prunus.masks import Masks, Tensors
 from prunus.parametrizations import Part, PartOf
 
@@ -42,8 +41,7 @@ class Parametrized:
         learning-rate scheduler was made, which would not see their group.
         """
         refuse_second_model(self)
-        if isinstance(site.model, DistributedDataParallel):
-            raise RuntimeError("this method adds parameters: call sparsify() before wrapping the model in DDP")
+        refuse_ddp(site.model)
         if hasattr(site.optimizer.step, "_wrapped_by_lr_sched"):
             raise RuntimeError("this method adds a parameter group: make the learning-rate scheduler after sparsify()")
         self._site = site

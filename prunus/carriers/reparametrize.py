@@ -29,6 +29,7 @@ def remove(model: nn.Module, names: Iterable[str], masks: Masks) -> None:
             layer, key = _split(name)
             used[name] = getattr(inner.get_submodule(layer), key).detach() * masks[name]
         for module, key in list(_parametrized(inner)):
+            _own_class_(module)
             parametrize.remove_parametrizations(module, key, leave_parametrized=False)
             module._parameters = {key: module._parameters.pop(key), **module._parameters}  # weight before bias again
         plain = dict(inner.named_parameters())
@@ -64,6 +65,13 @@ def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, Part]]:
             for key, chain in module.parametrizations.items():
                 assert isinstance(chain, nn.ModuleList)
                 yield from ((module, key, part) for part in chain if isinstance(part, Part))
+
+
+def _own_class_(module: nn.Module) -> None:
+    # a deep copy shares the class that parametrize made, and removal deletes the weight's property from it
+    shared = type(module)
+    members = {key: value for key, value in vars(shared).items() if key not in ("__dict__", "__weakref__")}
+    module.__class__ = type(shared.__name__, shared.__bases__, members)
 
 
 def _split(name: str) -> tuple[str, str]:

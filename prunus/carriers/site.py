@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from prunus.masks import Masks, Tensors, Weights
@@ -24,6 +25,12 @@ def refuse_second_model(carrier: object) -> None:
     """Raises RuntimeError for a carrier that holds a model already: one carrier is one training."""
     if vars(carrier).keys() & {"_evolution", "_site"}:
         raise RuntimeError("this method is attached to a model already; make a new one for each model")
+
+
+def refuse_ddp(model: nn.Module) -> None:
+    """Raises RuntimeError for a model in DDP, whose parameters must not change their place any more."""
+    if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
+        raise RuntimeError("this method changes how weights are computed: call sparsify() before wrapping in DDP")
 
 
 class Carrier(Protocol):
