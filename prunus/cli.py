@@ -95,11 +95,13 @@ def compare(
     """
     from rich.console import Console
 
+    from prunus.check import describe
     from prunus.compare import compare as compare_methods
     from prunus.compare import default_workers
     from prunus.recipes import read
 
     chosen = read(recipe, overrides, plugin)
+    describe(chosen)  # bad input of the last method ends here, not after the others have trained
     directory = out or Path("runs") / recipe.stem
     console = Console()
     report, failed = compare_methods(chosen, directory, console, workers or default_workers(chosen))

@@ -228,7 +228,8 @@ def _override(values: dict[str, Any], text: str) -> None:
         if not isinstance(at[key], dict):
             raise RecipeError(f"override {text!r}: {key} is {at[key]!r}, not a call with arguments; set it whole")
         at = at[key]
-    parsed = _yaml(value, f"override {text!r}")
+    # a glob may begin with *, which in YAML is an alias: of nothing, in a single value
+    parsed = value if value.startswith("*") else _yaml(value, f"override {text!r}")
     at[last] = _methods(parsed) if path == "method" else parsed
 
 

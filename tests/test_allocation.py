@@ -211,7 +211,9 @@ def test_a_pattern_keeps_some_of_its_group(n: int, m: int) -> None:
         Pattern(n, m)
 
 
-@pytest.mark.parametrize("rank", [*ALLOCATIONS.values(), Pattern(2, 4), per_layer({"conv": 0.5})], ids=str)
+@pytest.mark.parametrize(
+    "rank", [*ALLOCATIONS.values(), Pattern(2, 4), per_layer({"conv": 0.5})], ids=[*ALLOCATIONS, "2:4", "table"]
+)
 def test_an_allocation_is_a_value(rank: Allocation) -> None:
     assert pickle.loads(pickle.dumps(rank)) == rank
 

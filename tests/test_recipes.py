@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny import TINY, tiny, written
 from torch.nn.functional import cross_entropy
 
@@ -101,6 +99,7 @@ def test_a_method_named_twice_is_not_dropped_in_silence(method: Any, tmp_path: P
         ("learning_rate=2E-3", "learning_rate", 0.002),
         ("learning_rate={cosine: {initial: .5e-1}}", "learning_rate", {"cosine": {"initial": 0.05}}),
         ("exclude=linear2*", "exclude", ("linear2*",)),
+        ("exclude=*2.weight", "exclude", ("*2.weight",)),
         ("include=[linear1.weight, linear2.weight]", "include", ("linear1.weight", "linear2.weight")),
         ("clip=1", "clip", 1.0),
         ("compile=true", "compile", True),
@@ -205,10 +204,9 @@ FULL = TINY | {
 }
 
 
-@settings(max_examples=25)
-@given(st.randoms(use_true_random=False))
-def test_the_name_does_not_depend_on_the_order_of_keys(order: random.Random) -> None:
-    assert parse(shuffled(FULL, order)).name() == parse(FULL).name()
+def test_the_name_does_not_depend_on_the_order_of_keys() -> None:
+    order = random.Random(0)
+    assert {parse(shuffled(FULL, order)).name() for _ in range(20)} == {parse(FULL).name()}
 
 
 def test_the_name_does_not_depend_on_spelling() -> None:

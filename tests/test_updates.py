@@ -59,7 +59,9 @@ def test_prune_keeps_the_best_of_what_is_left(recover: bool, old: float, further
         assert size[mask].min() >= size[rivals & ~mask].max() if (rivals & ~mask).any() else True
 
 
-@pytest.mark.parametrize("allocation", [global_, lamp, uniform, erk, pattern("2:4")], ids=str)
+@pytest.mark.parametrize(
+    "allocation", [global_, lamp, uniform, erk, pattern("2:4")], ids=["global", "lamp", "uniform", "erk", "2:4"]
+)
 def test_prune_along_a_schedule_nests_and_ends_exactly(allocation: Allocation) -> None:
     final = 0.5 if allocation == pattern("2:4") else 0.9
     rule, now = Prune(cubic(final), allocation=allocation), state(0.0)
@@ -212,7 +214,9 @@ def test_then_asks_for_the_signal_of_either() -> None:
     assert Then(Prune(cubic(0.8)), Resize(Constant(0.5))).signal is None
 
 
-@pytest.mark.parametrize("rule", [Prune(Constant(0.9)), Resize(Constant(0.2)), *RULES.values()], ids=str)
+@pytest.mark.parametrize(
+    "rule", [Prune(Constant(0.9)), Resize(Constant(0.2)), *RULES.values()], ids=["prune", "resize", *RULES]
+)
 def test_a_rule_is_a_pure_value(rule: Update) -> None:
     before, twin = state(0.5), state(0.5)
     masks, again = rule(before), rule(twin)
