@@ -43,7 +43,6 @@ def build(kind: str, spec: Any, *plugins: Any, **given: Any) -> Any:
         ("signal", {"gradient": {"memory": 0.9}}, Gradient(0.9)),
         ("signal", "loss-gradient", LossGradient((), GIVEN["loss"])),
     ],
-    ids=str,
 )
 def test_a_spec_is_a_call(kind: str, spec: Any, expected: object) -> None:
     assert build(kind, spec) == expected
@@ -60,7 +59,6 @@ def test_a_spec_is_a_call(kind: str, spec: Any, expected: object) -> None:
         ("snip", snip(0.9, batches=(), loss=GIVEN["loss"])),
         ({"snip": {"allocation": "2:4"}}, snip(0.9, batches=(), loss=GIVEN["loss"], allocation=Pattern(2, 4))),
     ],
-    ids=str,
 )
 def test_a_method_gets_its_parts_and_what_the_run_gives(spec: Any, expected: Masked) -> None:
     built = build("method", spec)
