@@ -15,7 +15,7 @@ from torch import Tensor
 
 from prunus.budgets import Budget, ErdosRenyi, LayerTable, uniform_counts, uniform_plus_counts
 from prunus.masks import Masks, Tensors, keep_count
-from prunus.ranking import top_k, top_k_together
+from prunus.ranking import refuse_nan, top_k, top_k_together
 
 Allocation = Callable[[Tensors, float], Masks]
 
@@ -92,6 +92,7 @@ class Pattern:
         if sparsity > 1 - self.n / self.m + 1e-9:
             most = 1 - self.n / self.m
             raise ValueError(f"pattern {self.n}:{self.m} has sparsity {most:g}, asked was {sparsity}; pass {most:g}")
+        refuse_nan(scores)
         kept = max(self.n, keep_count(self.m, sparsity))
         return {name: self._mask(name, score, kept) for name, score in scores.items()}
 
@@ -131,9 +132,10 @@ def _empty(masks: Masks) -> list[str]:
 
 
 def _raise_best(scores: Tensors, names: list[str]) -> Tensors:
-    raised = dict(scores)
+    # an infinite score elsewhere would tie with the raised ones and win by its place
+    raised = {name: score.clamp(max=torch.finfo(score.dtype).max) for name, score in scores.items()}
     for name in names:
-        raised[name] = scores[name].clone(memory_format=torch.contiguous_format)
+        raised[name] = raised[name].contiguous()
         raised[name].view(-1)[scores[name].reshape(-1).argmax()] = inf
     return raised
 
@@ -144,9 +146,8 @@ def _collapse(names: list[str], sparsity: float) -> str:
 
 
 def _lamp_scores(score: Tensor) -> Tensor:
-    alive = score > -inf
-    squares, order = torch.where(alive, score, 0.0).reshape(-1).double().square().sort(stable=True)
-    tails = squares.flip(0).cumsum(0).flip(0)  # at each rank: the sum of all squares at least as large
-    ranked = torch.where(squares > 0, squares / tails, 0.0)
+    alive = score != -inf  # NaN is alive, so that the ranking refuses it
+    squares, order = torch.where(alive, score, 0.0).reshape(-1).double().square().sort(stable=True, descending=True)
+    ranked = torch.where(squares == 0, 0.0, squares / squares.cumsum(0))  # over the sum of all ranked as high
     scattered = torch.empty_like(ranked).scatter_(0, order, ranked).view(score.shape)
     return torch.where(alive, scattered, -inf)

@@ -138,13 +138,14 @@ def _macs(model: nn.Module, example: Tensor) -> dict[str, int]:
     root = type(model).__name__
     counts: Callable[[str], int] = lambda name: sum(counter.get_flop_counts().get(name, {}).values())  # noqa: E731
     return {
-        layer: counts(f"{root}.{layer}" if layer else root) // (2 * len(example)) for layer, _ in model.named_modules()
+        layer: counts(f"{root}.{layer}" if layer else root) // (2 * len(example))
+        for layer, _ in model.named_modules(remove_duplicate=False)
     }
 
 
 def _users(model: nn.Module, weight: Tensor) -> list[str]:
     return [
         layer
-        for layer, module in model.named_modules()
+        for layer, module in model.named_modules(remove_duplicate=False)
         if any(parameter is weight for parameter in module._parameters.values())
     ]

@@ -49,9 +49,11 @@ def prunable(
     """
     model = unwrap(model)
     named = dict(model.named_parameters())
-    chosen = _layer_weights(model) if include is None else _matching(named, _globs(include), "include")
-    dropped = _matching(named, _globs(exclude), "exclude")
+    layers = _layer_weights(model)
+    chosen = layers if include is None else _matching(named, _globs(include), "include")
+    dropped = _matching({**named, **layers}, _globs(exclude), "exclude")
     weights = {name: weight for name, weight in chosen.items() if name not in dropped}
+    _refuse_computed(weights)
     if not weights:
         raise ValueError("no prunable weight: expected a Linear or convolution that the filters leave in, found none")
     return weights
@@ -138,13 +140,19 @@ def _layer_weights(model: nn.Module) -> Weights:
             continue
         weight = module._parameters.get("weight")
         if weight is None:
-            raise ValueError(
-                f"the weight of {layer or 'the model'!r} is computed from another parameter; make it plain first "
-                "(parametrize.remove_parametrizations or prune.remove), or exclude it"
-            )
-        if id(weight) not in embedded and all(weight is not other for other in found.values()):
+            found[f"{layer}.weight" if layer else "weight"] = module.weight  # type: ignore[assignment]
+        elif id(weight) not in embedded and all(weight is not other for other in found.values()):
             found[f"{layer}.weight" if layer else "weight"] = weight
     return found
+
+
+def _refuse_computed(weights: Weights) -> None:
+    for name, weight in weights.items():
+        if not isinstance(weight, nn.Parameter):
+            raise ValueError(
+                f"the weight of {name.removesuffix('.weight')!r} is computed from another parameter; make it plain "
+                "first (parametrize.remove_parametrizations or prune.remove), or exclude it"
+            )
 
 
 def _matching(named: Mapping[str, nn.Parameter], globs: Sequence[str], role: str) -> Weights:

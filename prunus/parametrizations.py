@@ -4,6 +4,7 @@ A part's own parameters are learned thresholds; its other state is plain tensors
 before every forward, changed in place, because a new tensor would recompile the graph.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,7 +114,7 @@ class SoftMask(Part):
         super().__init__()
         self.logits = nn.Parameter(torch.full_like(weight, initial))
         self.beta, self.final_beta = weight.new_ones(()), final_beta
-        self.scale, self.weighs = 1.0 / torch.tensor(initial).sigmoid().item(), penalty
+        self.scale, self.weighs = 1.0 + math.exp(-initial), penalty
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight * (self.beta * self.logits).sigmoid() * self.scale

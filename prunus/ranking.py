@@ -41,7 +41,7 @@ def top_k_together(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     if not 0 <= k <= total:
         raise ValueError(f"k must be in 0..{total}, the number of scores, got {k}")
     if k in (0, total):
-        _refuse_nan(scores)
+        refuse_nan(scores)
         return {name: torch.full(score.shape, k > 0, device=score.device) for name, score in scores.items()}
     kind = _common_type(scores)
     threshold, ties = _kth_largest(scores, k, kind)
@@ -50,7 +50,7 @@ def top_k_together(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
 
 def _kth_largest(scores: Mapping[str, Tensor], k: int, kind: torch.dtype) -> tuple[int, int]:
     """The key of the k-th largest score, and how many scores equal to it belong to the top k."""
-    _refuse_nan(scores)
+    refuse_nan(scores)
     if (total := sum(score.numel() for score in scores.values())) <= CHUNK:
         keys = torch.cat([_keys(chunk.to(kind)) for chunk in _chunks(scores)])
         threshold = keys.kthvalue(total - k + 1).values
@@ -72,7 +72,7 @@ def _histogram(scores: Mapping[str, Tensor], kind: torch.dtype, prefix: int | No
     for chunk in _chunks(scores):
         keys = _keys(chunk.to(kind))
         if prefix is None:
-            digits = (keys >> shift) + (1 << DIGIT - 1)
+            digits = (keys >> shift).to(torch.int32) + (1 << DIGIT - 1)  # int16 would overflow
         else:
             digits = keys[keys >> (shift + DIGIT) == prefix] >> shift & (1 << DIGIT) - 1
         found = torch.bincount(digits.to(torch.int64), minlength=1 << DIGIT)
@@ -112,7 +112,8 @@ def _keys(scores: Tensor) -> Tensor:
     return torch.where(bits < 0, bits ^ torch.iinfo(kind).max, bits)
 
 
-def _refuse_nan(scores: Mapping[str, Tensor]) -> None:
+def refuse_nan(scores: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, naming the tensor, where a score is NaN."""
     for name, score in scores.items():
         if any(bool(chunk.isnan().any()) for chunk in _chunks({name: score})):
             raise ValueError(

@@ -91,7 +91,8 @@ class Geometric:
 
     def __call__(self, progress: float) -> float:
         progress = _clip(progress)
-        return float(1.0 - (1.0 - self.initial) ** (1.0 - progress) * (1.0 - self.final) ** progress)
+        kept = (1.0 - self.initial) ** (1.0 - progress) * (1.0 - self.final) ** progress
+        return float(1.0 - kept) if progress < 1.0 else self.final
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ class Table:
             raise ValueError("a table needs at least one value, got none")
 
     def __call__(self, progress: float) -> float:
-        return self.values[min(len(self.values) - 1, math.floor(len(self.values) * _clip(progress)))]
+        return self.values[min(len(self.values) - 1, math.floor(len(self.values) * _clip(progress) + 1e-9))]
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,8 @@ class SynapticFlow:
         leaves = dict(twin.named_parameters())
         chosen = [leaves[name] for name in weights]
         ones = torch.ones(1, *self.input_shape, dtype=torch.float64, device=chosen[0].device)
-        flow = torch.autograd.grad(twin(ones).sum(), chosen)
+        with torch.enable_grad():
+            flow = torch.autograd.grad(twin(ones).sum(), chosen)
         return dict(zip(weights, flow, strict=True))
 
 
@@ -123,6 +124,8 @@ def _losses(model: nn.Module, batches: Batches, loss: Loss, temperature: float) 
     for inputs, targets in batches:
         first = first or len(targets)
         yield len(targets) / first, loss(model(inputs) / temperature, targets)
+    if first is None:
+        raise ValueError("batches gave nothing; a generator is exhausted after one pass, pass a list or a loader")
 
 
 @contextmanager

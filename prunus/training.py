@@ -95,8 +95,9 @@ class Training:
         return total
 
     def _ratios(self) -> list[float]:
-        first = self.optimizer.param_groups[0]["lr"]
-        return [group["lr"] / first if first else 1.0 for group in self.optimizer.param_groups]
+        # under the name that torch's schedulers use, because a rate of zero would forget the ratio
+        rates = [group.setdefault("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
+        return [rate / rates[0] if rates[0] else 1.0 for rate in rates]
 
     def _set_rate_(self, ratios: list[float]) -> float:
         groups = self.optimizer.param_groups

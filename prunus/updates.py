@@ -100,22 +100,22 @@ class Resize:
         return mask | top_k(candidates, count - active)
 
 
-Share = Callable[[State, Masks, dict[str, int]], dict[str, int]]
+Share = Callable[[State, Masks, dict[str, int], Masks], dict[str, int]]
 
 
-def own_layer(state: State, kept: Masks, dropped: dict[str, int]) -> dict[str, int]:
+def own_layer(state: State, kept: Masks, dropped: dict[str, int], barred: Masks) -> dict[str, int]:
     """Every layer grows as many weights as it dropped."""
     return dropped
 
 
-def mean_signal(state: State, kept: Masks, dropped: dict[str, int]) -> dict[str, int]:
+def mean_signal(state: State, kept: Masks, dropped: dict[str, int], barred: Masks | None = None) -> dict[str, int]:
     """Layers share all growth by the mean absolute signal of their kept weights (SNFS, Dettmers & Zettlemoyer 2019).
 
     A layer takes at most 99 % of its free places; what it cannot take goes to the others, largest share first.
     """
     assert state.signals is not None
     means = {n: float((state.signals[n].abs() * mask).sum() / mask.sum().clamp(min=1)) for n, mask in kept.items()}
-    room = {n: int(0.99 * (mask.numel() - int(mask.sum()))) for n, mask in kept.items()}
+    room = {n: max(dropped[n], int(0.99 * int((~mask).sum()))) for n, mask in (barred or kept).items()}
     total, grown = sum(dropped.values()), dict.fromkeys(kept, 0)
     scale = sum(means.values()) or 1.0
     for name in sorted(kept, key=lambda n: means[n], reverse=True):
@@ -151,11 +151,12 @@ class DropGrow:
             return state.masks
         drop = state.scores(self.drop)
         kept = {n: top_k(drop[n].masked_fill(~mask, -inf), active[n] - turned[n]) for n, mask in state.masks.items()}
-        return self._grow(state, kept, self.share(state, kept, turned))
+        return self._grow(state, kept, turned)
 
-    def _grow(self, state: State, kept: Masks, counts: dict[str, int]) -> Masks:
+    def _grow(self, state: State, kept: Masks, turned: dict[str, int]) -> Masks:
         scores = state.scores(self.grow)
         barred = kept if self.regrow else {name: kept[name] | mask for name, mask in state.masks.items()}
+        counts = self.share(state, kept, turned, barred)
         return {n: kept[n] | top_k(scores[n].masked_fill(barred[n], -inf), counts[n]) for n in kept}
 
 
