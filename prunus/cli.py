@@ -105,7 +105,7 @@ def compare(
     directory = out or Path("runs") / recipe.stem
     console = Console()
     report, failed = compare_methods(chosen, directory, console, workers or default_workers(chosen))
-    console.print(f"\nReport: {report}", soft_wrap=True)
+    console.print(f"\nReport: {report}" if report else "\nNo report: every run failed", soft_wrap=True)
     return 1 if failed else 0
 
 

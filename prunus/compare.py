@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from prunus.display import Display
+from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, parse, single
 from prunus.report import print_table, write_report
 from prunus.runs import Progress, train, write_atomically
@@ -24,6 +25,7 @@ from prunus.timing import dense_twin, throughput
 from prunus.training import NonFiniteLossError
 
 Tell = Callable[[str, Progress], None]
+DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class Outcome:
     error: str = ""
 
 
-def compare(recipe: Recipe, directory: Path, console: Console, workers: int = 1) -> tuple[Path, int]:
+def compare(recipe: Recipe, directory: Path, console: Console, workers: int = 1) -> tuple[Path | None, int]:
     """Train all runs of ``recipe`` under ``directory``, time them against dense, and report.
 
-    Returns the report's path and the number of failed runs.
+    Returns the report's path, None where every run failed, and the number of failed runs.
 
     Finished runs are taken as they are. ``workers`` processes train at once, each with its share of the cores. A run
     whose loss diverges is named and the others go on.
@@ -48,15 +50,17 @@ def compare(recipe: Recipe, directory: Path, console: Console, workers: int = 1)
     write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in runs]}))
     console.print(f"{len(runs)} runs on {recipe.data}, in {directory}")
-    failed = 0
+    failed: set[str] = set()
     with Display(console, runs) as display:
         for outcome in _all(runs, directory / "runs", workers, display.tell):
             display.finished(outcome.recipe, outcome.result, outcome.error)
-            failed += outcome.result is None
-    _time(recipe, runs, directory, console)
+            failed |= set() if outcome.result else {outcome.recipe.name()}
+    if len(failed) == len(runs):
+        return None, len(failed)
+    _time(recipe, [run for run in runs if run.name() not in failed], directory, console)
     report = write_report(directory)
     print_table(directory, console)
-    return report, failed
+    return report, len(failed)
 
 
 def default_workers(recipe: Recipe) -> int:
@@ -109,7 +113,7 @@ def _remote(values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Pro
 def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None]) -> Outcome:
     try:
         return Outcome(run, train(run, directory, tell))
-    except NonFiniteLossError as error:
+    except DIVERGED as error:
         return Outcome(run, None, str(error))
 
 
@@ -126,7 +130,7 @@ def _time(recipe: Recipe, runs: list[Recipe], directory: Path, console: Console)
     path = directory / "timing.json"
     known = {entry["run"]: entry for entry in json.loads(path.read_text())} if path.is_file() else {}
     first = [run for run in runs if run.seed == recipe.seed[:1]]
-    baseline = dense_twin(first[0])
+    baseline = dense_twin(runs[0].model_copy(update={"seed": recipe.seed[:1]}))
     chosen = [run for run in first if single(run).method != "dense"]
     if baseline.precision == "32-true":
         chosen.insert(0, baseline.model_copy(update={"precision": "bf16-mixed"}))
@@ -134,7 +138,10 @@ def _time(recipe: Recipe, runs: list[Recipe], directory: Path, console: Console)
         for number, run in enumerate(chosen, 1):
             status.update(f"Timing training against dense, {number} of {len(chosen)}: {single(run).method}")
             if run.name() not in known:
-                known[run.name()] = throughput(run, baseline)
+                try:
+                    known[run.name()] = throughput(run, baseline)
+                except DIVERGED:
+                    continue  # it trained to the end here and not there; the report has no figure for it
                 write_atomically(path, json.dumps(list(known.values()), indent=1))
-    names = [run.name() for run in chosen]
-    write_atomically(path, json.dumps([known[name] for name in names], indent=1))
+    timed = [known[run.name()] for run in chosen if run.name() in known]
+    write_atomically(path, json.dumps(timed, indent=1))

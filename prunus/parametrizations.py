@@ -17,6 +17,8 @@ from prunus.masks import multiply_
 class Part(nn.Module):
     """Makes a weight sparse: `forward` gives the weight in use, `mask` where it may be non-zero."""
 
+    place = 0  # of the weight among its layer's parameters, to put it back there
+
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that the network uses, shaped like ``weight``."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, sp
 from prunus.evaluation import Quality, evaluate
 from prunus.recipes import Recipe, modules, single
 from prunus.sparsifier import Sparsifier, sparsify
-from prunus.tables import Builder, unknown
+from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
 
 EVALUATION_BATCH = 1000
@@ -56,7 +56,7 @@ class Prepared:
 def prepare(recipe: Recipe) -> Prepared:
     """Data, model, method and loop of a run, on its device, ready for the first step."""
     run = single(recipe)
-    fabric = Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+    fabric = _fabric(recipe)
     data = load_data(recipe)
     train, validation = split(data.train, recipe.validation, recipe.split_seed)
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
@@ -100,7 +100,21 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
     """The recipe's model for the shapes of ``data``."""
     given = {"input_shape": data.input_shape, "classes": data.classes}
     model: nn.Module = Builder(given, builder.plugins).build("model", recipe.model)
-    return model
+    training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *data.input_shape))
+    except RuntimeError as error:
+        shape = " x ".join(map(str, data.input_shape))
+        raise RecipeError(f"model {recipe.model!r} cannot take inputs of {shape}: {error}; choose another") from error
+    return model.train(training)
+
+
+def _fabric(recipe: Recipe) -> Fabric:
+    try:
+        return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+    except (RuntimeError, ValueError) as error:
+        raise RecipeError(f"device {recipe.device!r} with precision {recipe.precision!r}: {error}") from error
 
 
 def load_data(recipe: Recipe) -> Data:

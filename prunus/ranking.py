@@ -21,6 +21,10 @@ _KEYS = {
 }
 
 
+class NotANumberError(ValueError):
+    """A score is NaN."""
+
+
 def top_k(scores: Tensor, k: int) -> Tensor:
     """The mask of the ``k`` highest scores: bool, shaped like ``scores``, exactly ``k`` True.
 

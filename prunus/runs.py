@@ -90,7 +90,8 @@ def _loop(recipe: Recipe, prepared: Prepared, write: Callable[[str], Any], tell:
 def _result(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any]:
     run, model = single(recipe), prepared.model
     weights = prunable(model, recipe.include, recipe.exclude)
-    example = torch.zeros(1, *prepared.data.input_shape, device=prepared.device)
+    dtype = next(model.parameters()).dtype
+    example = torch.zeros(1, *prepared.data.input_shape, device=prepared.device, dtype=dtype)
     costs = layer_costs(model, weights, example)
     every_layer = layer_costs(model, prunable(model), example)
     state = {name: tensor for name, tensor in model.state_dict().items() if tensor.is_floating_point()}

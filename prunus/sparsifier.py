@@ -54,10 +54,7 @@ class Sparsifier:
         self._final = False
         method.attach(site)
         if hooks:
-            self._handles = [
-                site.optimizer.register_step_pre_hook(self._before),
-                site.optimizer.register_step_post_hook(self._after),
-            ]
+            self._hook_()
 
     @property
     def masks(self) -> Masks:
@@ -113,6 +110,21 @@ class Sparsifier:
             max(len(text) for text in column) for column in zip(*((n, s) for n, s, _ in rows), strict=True)
         )
         return "\n".join(f"{name:<{names}}  {shape:>{shapes}}  {sparsity:8.4f}" for name, shape, sparsity in rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the hooks' handles, of which only whether there are any."""
+        return vars(self) | {"_handles": bool(self._handles) and not self._final}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # a deep copy of an optimizer has no hooks: the copied sparsifier sets its own
+        self.__dict__.update(state, _handles=[])
+        if state["_handles"]:
+            self._hook_()
+
+    def _hook_(self) -> None:
+        optimizer = self.site.optimizer
+        before, after = optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)
+        self._handles = [before, after]
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> Any:
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer

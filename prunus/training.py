@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -56,6 +56,7 @@ class Training:
     backward: Callable[[Tensor], Any] = torch.Tensor.backward
     check_every: int = 50
     taken: int = 0
+    _rates: list[float] = field(default_factory=list, init=False, repr=False)
 
     def __iter__(self) -> Iterator[Step]:
         ratios = self._ratios()
@@ -95,9 +96,9 @@ class Training:
         return total
 
     def _ratios(self) -> list[float]:
-        # under the name that torch's schedulers use, because a rate of zero would forget the ratio
-        rates = [group.setdefault("initial_lr", group["lr"]) for group in self.optimizer.param_groups]
-        return [rate / rates[0] if rates[0] else 1.0 for rate in rates]
+        # kept from the first iteration on, because a rate of zero would forget the ratio
+        self._rates = self._rates or [group["lr"] for group in self.optimizer.param_groups]
+        return [rate / self._rates[0] if self._rates[0] else 1.0 for rate in self._rates]
 
     def _set_rate_(self, ratios: list[float]) -> float:
         groups = self.optimizer.param_groups

@@ -18,6 +18,7 @@ from prunus.methods import METHODS
 from prunus.models import MODELS
 from prunus.prepare import prepare
 from prunus.recipes import Recipe
+from prunus.runs import train
 from prunus.schedules import SCHEDULES
 from prunus.tables import TABLES
 
@@ -292,9 +293,8 @@ def test_data_says_what_is_here(tmp_path: Path, capsys: Capture) -> None:
     assert str(tmp_path) in output
 
 
-def test_report_writes_and_prints_again(tmp_path: Path, capsys: Capture) -> None:
-    from prunus.runs import train
-
+def test_report_writes_and_prints_again(tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prunus.report.markdown.FIGURES", {})  # drawing them takes longest
     recipes = list(tiny(method=["dense", "magnitude"]).runs())
     for recipe in recipes:
         train(recipe, tmp_path / "runs", lambda progress: None)

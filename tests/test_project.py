@@ -23,7 +23,13 @@ LAYERS = (
     {"carriers"},
     {"methods", "sparsifier"},
     {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"},
-    {"recipes", "runs", "compare", "timing", "report", "testing", "tables", "cli"},
+    {"tables"},
+    {"recipes"},
+    {"prepare"},
+    {"runs"},
+    {"timing", "display", "check", "report", "testing"},
+    {"compare"},
+    {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
@@ -31,8 +37,6 @@ LAYER = {module: number for number, layer in enumerate(LAYERS) for module in lay
 ASIDE = {
     "parametrizations": {"masks"},
     "allocation": {"budgets"},
-    "compare": {"recipes", "runs", "tables", "timing", "report"},
-    "cli": {"recipes", "runs", "tables", "timing", "report", "compare"},
 }
 
 # A path that only one machine has; `(?<!...)` leaves URLs and relative paths alone.

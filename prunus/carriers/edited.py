@@ -1,17 +1,25 @@
 """Edited: dense training with edited gradients, pruned at the end."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from torch import nn
 
 from prunus.cadence import Once
 from prunus.carriers.evolution import Evolution
 from prunus.carriers.site import Site, refuse_second_model
-from prunus.masks import Masks, Tensors, project_
+from prunus.masks import Masks, Tensors, project_, unwrap
 from prunus.updates import Prune
 
-GradientEdit = Callable[[Site], None]  # changes the gradients of a site in place
+
+class GradientEdit(Protocol):
+    """A change of gradients."""
+
+    def check(self, site: Site) -> None:
+        """Raises ValueError for a site that the edit cannot work on."""
+
+    def __call__(self, site: Site) -> None:
+        """Change the gradients of the site in place."""
 
 
 @dataclass(eq=False)
@@ -31,10 +39,10 @@ class Edited:
         return self._evolution.masks
 
     def attach(self, site: Site) -> None:
-        """Nothing to set up. A first edit tells at once what the edit cannot work with."""
+        """Nothing to set up; what the edit cannot work with is said at once."""
         refuse_second_model(self)
         self._evolution = Evolution(self.prune, Once(at=1.0), site)
-        self.edit(site)
+        self.edit.check(site)
 
     def before_step(self, clock: int) -> None:
         """Nothing is decided by the gradients."""
@@ -58,7 +66,7 @@ class Edited:
 
     def finalize_copy(self, model: nn.Module) -> None:
         """Zero in a copy of the model what the masks drop."""
-        project_(dict(model.named_parameters()), self.masks)
+        project_(dict(unwrap(model).named_parameters()), self.masks)
 
     def state_dict(self) -> dict[str, Tensors]:
         """The masks."""

@@ -18,6 +18,10 @@ class KeepSalient:
     sparsity: float
     scope: str = "weights"
 
+    def check(self, site: Site) -> None:
+        """Raises ValueError for an unknown scope."""
+        _ranked(site, self.scope)
+
     def __call__(self, site: Site) -> None:
         ranked = _ranked(site, self.scope)
         gradients = {name: p.grad for name, p in ranked.items() if p.grad is not None}
@@ -35,6 +39,11 @@ class DecaySmallest:
 
     sparsity: float
     scope: str = "weights"
+
+    def check(self, site: Site) -> None:
+        """Raises ValueError for an unknown scope, for decoupled weight decay and for none."""
+        _ranked(site, self.scope)
+        _coupled_decays(site)
 
     def __call__(self, site: Site) -> None:
         decays = _coupled_decays(site)

@@ -37,7 +37,10 @@ class Evolution:
         """Run the rule as often as it is due at this clock; yields after each change of the masks."""
         if isinstance(self.update.signal, Gradient) != gradients:
             return
-        for number, progress in enumerate(self.cadence(clock, self.site.steps)):
+        due = list(self.cadence(clock, self.site.steps))
+        if gradients and clock == self.site.steps - 1:  # after the last step there are no gradients any more
+            due = list(self.cadence(self.site.steps, self.site.steps)) or due
+        for number, progress in enumerate(due):
             self.run_(self.update, progress, f"{clock}.{number}")
             yield
 

@@ -7,7 +7,7 @@ from torch import nn
 from prunus.cadence import Cadence
 from prunus.carriers.evolution import Evolution
 from prunus.carriers.site import Site, refuse_second_model
-from prunus.masks import Masks, Tensors, project_, project_state_
+from prunus.masks import Masks, Tensors, project_, project_state_, unwrap
 from prunus.updates import Update
 
 
@@ -57,7 +57,7 @@ class Masked:
 
     def finalize_copy(self, model: nn.Module) -> None:
         """Zero in a copy of the model what the masks drop."""
-        project_(dict(model.named_parameters()), self.masks)
+        project_(dict(unwrap(model).named_parameters()), self.masks)
 
     def state_dict(self) -> dict[str, Tensors]:
         """Masks and remembered gradients."""

@@ -1,6 +1,7 @@
 """Parametrized: sparsity learned by thresholds between the weights and the network."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,15 +43,15 @@ class Parametrized:
         """
         refuse_second_model(self)
         refuse_ddp(site.model)
-        if hasattr(site.optimizer.step, "_wrapped_by_lr_sched"):
+        if any("initial_lr" in group for group in site.optimizer.param_groups):  # every scheduler writes it
             raise RuntimeError("this method adds a parameter group: make the learning-rate scheduler after sparsify()")
         self._site = site
         self._parts = {name: self.part(weight.detach()) for name, weight in site.weights.items()}
         insert(site.model, site.weights, self._parts)
-        first = site.optimizer.param_groups[0]
-        group = {"params": self._thresholds(), "lr": first["lr"]}
-        if "weight_decay" in first:
-            group["weight_decay"] = first["weight_decay"] if self.decay is None else self.decay
+        like = _group_of(site)
+        group = {"params": self._thresholds(), "lr": like["lr"]}
+        if "weight_decay" in like:
+            group["weight_decay"] = like["weight_decay"] if self.decay is None else self.decay
         site.optimizer.add_param_group(group)
 
     def before_step(self, clock: int) -> None:
@@ -95,3 +96,9 @@ class Parametrized:
 
     def _thresholds(self) -> list[nn.Parameter]:
         return [parameter for part in self._parts.values() for parameter in part.parameters()]
+
+
+def _group_of(site: Site) -> dict[str, Any]:
+    """The optimizer's group of the first prunable weight."""
+    first = next(iter(site.weights.values()))
+    return next(group for group in site.optimizer.param_groups if any(first is held for held in group["params"]))

@@ -14,6 +14,8 @@ def insert(model: nn.Module, weights: Weights, parts: Mapping[str, Part]) -> Non
     """Register each weight's part at every layer that uses the weight (tied layers share one part)."""
     owners = [(module, key, name) for name, weight in weights.items() for module, key in _owners(unwrap(model), weight)]
     for module, key, name in owners:
+        parts[name].place = list(module._parameters).index(key)
+    for module, key, name in owners:
         parametrize.register_parametrization(module, key, parts[name], unsafe=True)
 
 
@@ -28,10 +30,14 @@ def remove(model: nn.Module, names: Iterable[str], masks: Masks) -> None:
         for name in names:
             layer, key = _split(name)
             used[name] = getattr(inner.get_submodule(layer), key).detach() * masks[name]
-        for module, key in list(_parametrized(inner)):
+        for module, places in _places(inner).items():
             _own_class_(module)
-            parametrize.remove_parametrizations(module, key, leave_parametrized=False)
-            module._parameters = {key: module._parameters.pop(key), **module._parameters}  # weight before bias again
+            for key in places:
+                parametrize.remove_parametrizations(module, key, leave_parametrized=False)
+            order = [key for key in module._parameters if key not in places]
+            for key in sorted(places, key=lambda key: places[key]):
+                order.insert(places[key], key)
+            module._parameters = {key: module._parameters[key] for key in order}  # optimizers go by the order
         plain = dict(inner.named_parameters())
         for name, value in used.items():
             plain[name].copy_(value)
@@ -54,8 +60,12 @@ def _owners(model: nn.Module, weight: nn.Parameter) -> Iterator[tuple[nn.Module,
                 yield module, key
 
 
-def _parametrized(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    yield from {(module, key): None for module, key, _ in _parts(model)}
+def _places(model: nn.Module) -> dict[nn.Module, dict[str, int]]:
+    """The parametrized names of each layer, with their places among its parameters."""
+    found: dict[nn.Module, dict[str, int]] = {}
+    for module, key, part in _parts(model):
+        found.setdefault(module, {})[key] = part.place
+    return found
 
 
 def _parts(model: nn.Module) -> Iterator[tuple[nn.Module, str, Part]]:

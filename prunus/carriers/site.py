@@ -30,7 +30,9 @@ def refuse_second_model(carrier: object) -> None:
 def refuse_ddp(model: nn.Module) -> None:
     """Raises RuntimeError for a model in DDP, whose parameters must not change their place any more."""
     if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
-        raise RuntimeError("this method changes how weights are computed: call sparsify() before wrapping in DDP")
+        raise RuntimeError(
+            "this method changes how weights are computed: call sparsify() before wrapping the model in DDP"
+        )
 
 
 class Carrier(Protocol):
