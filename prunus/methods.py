@@ -140,7 +140,8 @@ def snfs(
     """Sparse networks from scratch (Dettmers & Zettlemoyer 2019): growth by momentum, shared over layers by its mean.
 
     The momentum of the dense gradient is kept beside the optimizer, whose state stays zero off the mask. The released
-    code's smoothing of leftovers and its slower rate for nearly dense layers are left out.
+    code's smoothing of leftovers and its slower rate for nearly dense layers are left out. The last update comes before
+    the last step.
     """
     rule = DropGrow(Cosine(drop_fraction, 0.005), signal=Gradient(memory=0.9), share=mean_signal, rounding=math.ceil)
     return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))

@@ -120,6 +120,6 @@ def refuse_nan(scores: Mapping[str, Tensor]) -> None:
     """Raises ValueError, naming the tensor, where a score is NaN."""
     for name, score in scores.items():
         if any(bool(chunk.isnan().any()) for chunk in _chunks({name: score})):
-            raise ValueError(
+            raise NotANumberError(
                 f"scores of {name!r} hold NaN, which has no rank; look for a diverged loss or a dead signal"
             )

@@ -309,6 +309,8 @@ def rigl(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop
 def snfs(run: Run, sparsity: float, update_every: int, until: float = 1.0, drop_fraction: float = 0.5) -> None:
     """Grow by momentum of the dense gradient; layers share all growth by their mean momentum over kept weights."""
     times = due(run, update_every, until, first=1)
+    if until == 1.0:  # there are no gradients after the last step
+        times[run.steps - 1] = 1.0
     run.masks = top_each(uniform_draws(run, run.draws("start")), uniform_counts(shapes_of(run), sparsity))
     run.project()
     trend = {name: torch.zeros_like(run.values[name]) for name in WEIGHTS}

@@ -30,7 +30,7 @@ from torch._dynamo.utils import counters
 
 from prunus.methods import METHODS
 
-TWIN_STEPS = 40
+TWIN_STEPS = 45  # its window ends between two updates
 
 
 def refuses(case: Case, optimizer_name: str) -> bool:

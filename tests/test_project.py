@@ -64,7 +64,7 @@ def imported(path: Path) -> Iterator[str]:
             names = [f"{origin}.{alias.name}" for alias in node.names]
         else:
             continue
-        yield from (name for name in names if name.split(".")[0] == "prunus")
+        yield from (name for name in names if name.split(".")[0] == "prunus" and name != "prunus.__version__")
 
 
 def allowed(module: str, target: str) -> bool:

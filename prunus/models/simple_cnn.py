@@ -14,6 +14,8 @@ def simple_cnn(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     62,346 parameters on 1x28x28 and 10 classes; sides of 16 or more.
     """
     channels, height, width = input_shape
+    if min(height, width) < 16:
+        raise ValueError(f"simple-cnn needs sides of 16 or more, got {height} x {width}; conv-net takes smaller images")
     features = 64 * _side(height) * _side(width)
     layers: Layers = {
         "conv1": nn.Conv2d(channels, 32, 5),
