@@ -159,7 +159,7 @@ def test_ddp_is_found_inside_other_wrappers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings(COMPILER_WARNING)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, on the way into its compiler
 @six_methods
 def test_same_numbers_under_inductor(case: Case, record_property: Callable[[str, object], None]) -> None:
     inner = network()
