@@ -160,3 +160,29 @@ def equal(one: Any, other: Any) -> bool:
 
 
 all_cases = pytest.mark.parametrize("case", CASES, ids=str)
+
+
+SIX = ("gmp", "set", "rigl", "dpf", "str", "gsm")  # every carrier, with and without draws and gradients
+six_methods = pytest.mark.parametrize("case", [CASE[name] for name in SIX], ids=str)
+
+
+def sgd(model: nn.Module) -> Optimizer:
+    return OPTIMIZERS["sgd"](model.parameters())
+
+
+def attach(case: Case, model: nn.Module, optimizer: Optimizer, *, hooks: bool = True) -> Sparsifier:
+    return sparsify(model, optimizer, case.method(), STEPS, seed=SEED, hooks=hooks)
+
+
+def error(output: Tensor, target: Tensor) -> Tensor:
+    return nn.functional.mse_loss(output, target)
+
+
+def final(sparsifier: Sparsifier, model: nn.Module) -> dict[str, Tensor]:
+    sparsifier.finalize()
+    return plain(model)
+
+
+def expected(case: Case) -> dict[str, Tensor]:
+    """The parameters in the end of a plain loop."""
+    return raw(str(case))[1]

@@ -1,43 +1,47 @@
-"""A user's own loop stays as it was: closures, accumulation, AMP, compilers, wrappers, copies, parts of one's own."""
+"""A user's own loop stays as it was: closures, accumulation, AMP, compilers, wrappers, schedulers."""
 
-import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from cases import CASE, OPTIMIZERS, SEED, SPARSITY, STEPS, Bench, Case, all_cases, batch, equal, network, plain, raw
+from cases import (
+    CASE,
+    SIX,
+    SPARSITY,
+    STEPS,
+    Bench,
+    Case,
+    all_cases,
+    attach,
+    batch,
+    equal,
+    error,
+    expected,
+    final,
+    network,
+    plain,
+    raw,
+    sgd,
+    six_methods,
+)
 from lightning_fabric import Fabric
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from prunus.allocation import uniform
-from prunus.carriers import Feedback, Masked, Parametrized, Site
-from prunus.masks import Masks, Tensors, Weights, full_masks, project_
-from prunus.methods import METHODS, gmp, lc, magnitude_pruning, one_shot, set_, str_
+from prunus.carriers import Feedback, Parametrized
+from prunus.masks import Masks, Tensors
+from prunus.methods import gmp, lc, magnitude_pruning, str_
 from prunus.sparsifier import Sparsifier, sparsify
-from prunus.updates import Prune
 
-SIX = ("gmp", "set", "rigl", "dpf", "str", "gsm")
-six_methods = pytest.mark.parametrize("case", [CASE[name] for name in SIX], ids=str)
 COMPILER_WARNING = "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
 
 Backward = Callable[[Tensor], Any]
 Wired = tuple[nn.Module, Optimizer, Sparsifier, Backward]
-
-
-def sgd(model: nn.Module) -> Optimizer:
-    return OPTIMIZERS["sgd"](model.parameters())
-
-
-def attach(case: Case, model: nn.Module, optimizer: Optimizer, *, hooks: bool = True) -> Sparsifier:
-    return sparsify(model, optimizer, case.method(), STEPS, seed=SEED, hooks=hooks)
 
 
 def is_parametrized(case: Case) -> bool:
@@ -46,20 +50,6 @@ def is_parametrized(case: Case) -> bool:
 
 def equal_counts(one: Masks, other: Masks) -> bool:
     return sum(int(mask.sum()) for mask in one.values()) == sum(int(mask.sum()) for mask in other.values())
-
-
-def error(output: Tensor, target: Tensor) -> Tensor:
-    return nn.functional.mse_loss(output, target)
-
-
-def final(sparsifier: Sparsifier, model: nn.Module) -> Tensors:
-    sparsifier.finalize()
-    return plain(model)
-
-
-def expected(case: Case) -> Tensors:
-    """The parameters in the end of a plain loop."""
-    return raw(str(case))[1]
 
 
 def before_accelerate(case: Case, inner: nn.Module) -> Wired:
@@ -128,13 +118,19 @@ def process_group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.filterwarnings(COMPILER_WARNING)
-# compiling after sparsify is in the matrix
-@pytest.mark.parametrize("wire", [before_accelerate, after_accelerate, before_fabric, after_fabric, after_compile])
+@pytest.mark.parametrize("wire", [before_accelerate, after_accelerate, before_fabric, after_fabric])
 @six_methods
 def test_same_bits_under_a_wrapper(case: Case, wire: Callable[[Case, nn.Module], Wired]) -> None:
     inner = network()
     assert equal(run(wire(case, inner), inner), expected(case))
+
+
+@pytest.mark.filterwarnings(COMPILER_WARNING)
+@pytest.mark.parametrize("name", ["gmp", "dpf", "str"])
+def test_same_bits_when_compiled_before(name: str) -> None:
+    """The matrix compiles all methods after sparsify; here a compiled model is given to it."""
+    inner = network()
+    assert equal(run(after_compile(CASE[name], inner), inner), expected(CASE[name]))
     torch.compiler.reset()
 
 
@@ -352,141 +348,6 @@ def test_autocast(case: Case) -> None:
 
 
 @all_cases
-def test_copies_train_on_identically(case: Case) -> None:
-    bench = Bench(case).train(last=7)
-    inputs, targets = batch(7)
-    bench.optimizer.zero_grad()
-    error(bench.model(inputs), targets).backward()  # gradients exist at the time of the copy
-    twin = copy.deepcopy(bench)
-    for one in (bench, twin):
-        one.train(first=7)
-        assert one.sparsifier.clock == STEPS
-    assert twin.model is not bench.model
-    assert equal(twin.optimizer.state_dict(), bench.optimizer.state_dict())
-    assert equal(final(twin.sparsifier, twin.model), final(bench.sparsifier, bench.model))
-    assert equal(plain(bench.model), expected(case))
-
-
-@all_cases
-def test_a_copy_of_the_model_alone_can_be_made_plain(case: Case) -> None:
-    bench = Bench(case).train()
-    snapshot = copy.deepcopy(bench.model)
-    bench.sparsifier.finalize(snapshot)
-    assert equal(plain(snapshot), final(bench.sparsifier, bench.model))
-
-
-@pytest.mark.parametrize("average_first", [True, False])
-@all_cases
-def test_average_gets_the_zeros_of_the_masks(case: Case, average_first: bool) -> None:
-    bench = Bench(case)
-    average = AveragedModel(bench.model, multi_avg_fn=get_ema_multi_avg_fn(0.9))
-    for number in range(STEPS):
-        bench.step(number)
-        average.update_parameters(bench.model)
-    live = {name: value.clone() for name, value in bench.model.state_dict().items()}
-    if average_first:
-        bench.sparsifier.finalize(average.module)
-        assert equal(bench.model.state_dict(), live), "the live model is untouched"
-    masks = bench.sparsifier.finalize()
-    if not average_first:
-        bench.sparsifier.finalize(average.module)
-    assert list(average.module.state_dict()) == list(network().state_dict())
-    for name, mask in masks.items():
-        assert not plain(average.module)[name][~mask].any()
-        assert not torch.equal(plain(average.module)[name], plain(bench.model)[name]), "it is an average"
-        if isinstance(bench.sparsifier.method, Feedback):
-            assert plain(average.module)[name][mask].all(), "dense averages stand behind the newest mask"
-
-
-@pytest.mark.parametrize("name", ["gmp", "dpf", "str", "gsm"])
-def test_a_wrapped_copy_is_seen_through(name: str) -> None:
-    bench = Bench(CASE[name]).train()
-    masks = bench.sparsifier.masks
-    snapshot = copy.deepcopy(bench.model)
-    with torch.no_grad():
-        for parameter in snapshot.parameters():
-            parameter.add_(1.0)
-    bench.sparsifier.finalize(torch.compile(snapshot, backend="eager"))  # type: ignore[arg-type]
-    assert all(not plain(snapshot)[layer][~mask].any() for layer, mask in masks.items())
-
-
-class Tied(nn.Module):
-    """One weight used by two layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.last = (nn.Linear(6, n).double() for n in (6, 6, 3))
-        self.second.weight = self.first.weight
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-0.5, 0.5, generator=generator)
-
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.last(self.second(self.first(x).relu()).relu())
-        return output
-
-
-@six_methods
-def test_tied_weights_stay_tied(case: Case) -> None:
-    model = Tied()
-    keys, parameters = list(model.state_dict()), list(model.parameters())
-    bench = Bench(case, model=model)
-    assert list(bench.sparsifier.masks) == ["first.weight", "last.weight"]
-    bench.train(last=STEPS // 2)
-    assert torch.equal(model.first.weight, model.second.weight)
-    masks = bench.train(first=STEPS // 2).sparsifier.finalize()
-    assert model.second.weight is model.first.weight
-    assert list(model.state_dict()) == keys
-    assert all(now is before for now, before in zip(model.parameters(), parameters, strict=True))
-    assert all(not plain(model)[name][~mask].any() for name, mask in masks.items())
-
-
-class Convolutional(nn.Sequential):
-    """Two convolutions, the second with 73,728 weights, and a linear layer; images (batch, 4, 6, 6)."""
-
-    def __init__(self) -> None:
-        super().__init__(nn.Conv2d(4, 64, 3), nn.ReLU(), nn.Conv2d(64, 128, 3), nn.Flatten(), nn.Linear(512, 3))
-        generator = torch.Generator().manual_seed(0)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.uniform_(-0.1, 0.1, generator=generator)
-
-
-@six_methods
-def test_channels_last_gives_the_masks_of_the_default_layout(case: Case) -> None:
-    trained = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        model = Convolutional().to(memory_format=layout)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0.01)
-        sparsifier = sparsify(model, optimizer, case.method(), 6, seed=SEED)
-        for number in range(6):
-            inputs = torch.randn(4, 4, 6, 6, generator=torch.Generator().manual_seed(number)).to(memory_format=layout)
-            optimizer.zero_grad()
-            model(inputs).square().mean().backward()
-            optimizer.step()
-        masks = sparsifier.finalize()
-        weight = model[2].weight
-        assert weight.is_contiguous(memory_format=layout)
-        assert case.name == "str" or masks["2.weight"].stride() == weight.stride()
-        trained.append((masks, plain(model)))
-    (masks, weights), (other_masks, other_weights) = trained
-    differing = sum(int((masks[name] != other_masks[name]).sum()) for name in masks)
-    assert differing <= 20, "a sum in another order may swap neighbours in a ranking of 75,000"
-    for name, mask in masks.items():
-        both = mask & other_masks[name]
-        torch.testing.assert_close(weights[name] * both, other_weights[name] * both, rtol=0, atol=1e-4)
-
-
-def test_draws_do_not_depend_on_the_layout() -> None:
-    masks = []
-    for layout in (torch.contiguous_format, torch.channels_last):
-        model = Convolutional().to(memory_format=layout)
-        masks.append(sparsify(model, sgd(model), METHODS["random"](0.9), 5, seed=SEED).masks)
-    assert equal(*masks)
-
-
-@all_cases
 def test_scheduler_made_before_sparsify(case: Case) -> None:
     model = network()
     optimizer = sgd(model)
@@ -560,15 +421,6 @@ def grad_of(parameter: nn.Parameter) -> Tensor:
     return parameter.grad
 
 
-@pytest.mark.parametrize("name", ["dpf", "str"])
-def test_parameters_keep_their_order_whatever_is_chosen(name: str) -> None:
-    model = network()
-    order = [parameter_name for parameter_name, _ in model.named_parameters()]
-    sparsifier = sparsify(model, sgd(model), METHODS[name](0.5), STEPS, include="*")
-    sparsifier.finalize()
-    assert [parameter_name for parameter_name, _ in model.named_parameters()] == order
-
-
 def test_a_last_update_by_gradient_is_not_lost() -> None:
     """A rule that reads gradients has no step after the last one, yet the sparsity asked for has to be reached."""
     case = Case("granet", lambda: None, None, "", {"update_every": 8, "until": 1.0})
@@ -605,131 +457,3 @@ def test_sparsifier_prints_a_table() -> None:
         ["all", "164"],
     ]
     assert text.endswith("0.5000")
-
-
-def smallest(weight: Tensor, signal: Tensor | None, generator: Generator) -> Tensor:
-    return -weight.abs()
-
-
-def test_a_criterion_of_ones_own() -> None:
-    ours, theirs = network(), network()
-    kept = sparsify(ours, sgd(ours), one_shot(0.5, at=0.0, criterion=smallest), steps=1).masks
-    dropped = sparsify(theirs, sgd(theirs), magnitude_pruning(0.5), steps=1).masks
-    assert all(torch.equal(kept[name], ~dropped[name]) for name in kept)
-
-
-def columns(scores: Tensors, sparsity: float) -> Masks:
-    """The first inputs of every layer stay."""
-    keep = {name: round((1 - sparsity) * score.shape[1]) for name, score in scores.items()}
-    return {n: (torch.arange(s.shape[1]) < keep[n]).expand(s.shape) for n, s in scores.items()}
-
-
-@pytest.mark.parametrize("method", [gmp(0.5, update_every=4, allocation=columns), set_(0.5, allocation=columns)])
-def test_an_allocation_of_ones_own(method: Masked) -> None:
-    bench = Bench(CASE["gmp"], method=method).train(last=STEPS if method.start is None else 1)
-    assert all(bool(mask[:, : mask.shape[1] // 2].all()) for mask in bench.sparsifier.masks.values())
-    assert bench.sparsifier.sparsity() == 0.5
-
-
-def stairs(progress: float) -> float:
-    return 0.25 if progress < 0.5 else 0.75
-
-
-def test_a_schedule_and_a_cadence_of_ones_own() -> None:
-    def twice(clock: int, steps: int) -> list[float]:
-        return [clock / steps] if clock in (3, 10) else []
-
-    bench = Bench(CASE["gmp"], method=Masked(Prune(stairs), twice))
-    seen = []
-    for number in range(STEPS):
-        seen.append(round(bench.sparsifier.sparsity(), 2))
-        bench.step(number)
-    assert seen == [0.0] * 3 + [0.25] * 7 + [0.75] * 6
-
-
-def test_a_signal_of_ones_own() -> None:
-    def biases(model: nn.Module, weights: Weights) -> Tensors:
-        return {n: model.get_submodule(n.split(".")[0]).bias.detach()[:, None].expand_as(w) for n, w in weights.items()}
-
-    def by_signal(weight: Tensor, signal: Tensor | None, generator: Generator) -> Tensor:
-        assert signal is not None
-        return signal
-
-    model = network()
-    masks = sparsify(
-        model, sgd(model), one_shot(0.5, at=0.0, criterion=by_signal, allocation=uniform, signal=biases), steps=1
-    ).masks
-    assert all(bool((mask.all(1) | ~mask.any(1)).sum() >= len(mask) - 1) for mask in masks.values())
-
-
-@dataclass(eq=False)
-class FreezeRows:
-    """A carrier of one's own: drops the first row of every weight after half of the steps; logs every call."""
-
-    calls: list[tuple[str, int]] = field(default_factory=list)
-    masks: Masks = field(init=False)
-    site: Site = field(init=False)
-
-    def attach(self, site: Site) -> None:
-        self.site, self.masks = site, full_masks(site.weights)
-
-    def before_step(self, clock: int) -> None:
-        self.calls.append(("before", clock))
-
-    def edit_gradients(self) -> None:
-        self.calls.append(("edit", -1))
-
-    def after_step(self, clock: int) -> None:
-        self.calls.append(("after", clock))
-        if 2 * clock >= self.site.steps:
-            for mask in self.masks.values():
-                mask[0] = False
-        project_(self.site.weights, self.masks)
-
-    def finalize(self) -> None:
-        self.calls.append(("finalize", -1))
-
-    def finalize_copy(self, model: nn.Module) -> None:
-        project_(dict(model.named_parameters()), self.masks)
-
-    def state_dict(self) -> dict[str, Tensors]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
-        self.after_step(clock)
-
-
-def test_a_carrier_of_ones_own_and_the_clock_that_it_sees() -> None:
-    method = FreezeRows()
-    bench = Bench(CASE["gmp"], method=method, steps=4).train(last=3)
-    bench.sparsifier.finalize()
-    assert method.calls == [
-        *(("before", 0), ("edit", -1), ("after", 1)),
-        *(("before", 1), ("edit", -1), ("after", 2)),
-        *(("before", 2), ("edit", -1), ("after", 3)),
-        ("finalize", -1),
-    ]
-    assert bench.sparsifier.sparsity() == pytest.approx((6 + 10 + 8) / 164)
-    assert all(not weight[0].any() for name, weight in plain(bench.model).items() if "weight" in name)
-
-
-def test_a_line_search_decides_once_and_edits_every_gradient() -> None:
-    method, model, calls = FreezeRows(), network(), 0
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
-    sparsify(model, optimizer, method, 2)
-
-    def closure() -> Tensor:
-        nonlocal calls
-        calls += 1
-        optimizer.zero_grad()
-        loss = error(model(batch(0)[0]), batch(0)[1])
-        loss.backward()
-        return loss
-
-    for _ in range(2):
-        optimizer.step(closure)
-    assert [call for call in method.calls if call[0] != "edit"] == [
-        *(("before", 0), ("after", 1)),
-        *(("before", 1), ("after", 2)),
-    ]
-    assert len(method.calls) - 4 == calls > 2

@@ -40,7 +40,7 @@ ASIDE = {
 }
 
 # A path that only one machine has; `(?<!...)` leaves URLs and relative paths alone.
-MACHINE_PATH = re.compile(r"(?<![\w.~:/-])(/(work|farm|tmp|home|root|opt|mnt|Users)/|[A-Z]:\\\\?Users\\)")
+MACHINE_PATH = re.compile(r"(?<![\w.~:/-])(/(tmp|home|root|opt|mnt|srv|Users)/|[A-Z]:\\\\?Users\\)")
 
 
 def owner(path: Path) -> str:
@@ -156,7 +156,7 @@ def test_no_file_names_a_path_of_a_machine() -> None:
         ("cd /tmp/runs", True),
         (r'"C:\Users\ada"', True),
         ("https://example.org/home/x", False),
-        ("see ./work/notes and ~/work/x", False),
+        ("see ./home/notes and ~/home/x", False),
         ("#!/usr/bin/env bash", False),
     ],
 )
