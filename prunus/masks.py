@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
 
 Tensors = dict[str, Tensor]
 Masks = dict[str, Tensor]  # bool, shaped like the weight of the same name; True keeps
@@ -64,7 +65,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     for attribute in ("_orig_mod", "_original_module"):
         if isinstance(inner := model.__dict__.get("_modules", {}).get(attribute), nn.Module):
             return unwrap(inner)
-    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+    if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel | AveragedModel):
         return unwrap(model.module)
     return model
 

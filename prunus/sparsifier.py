@@ -95,7 +95,7 @@ class Sparsifier:
         return {"clock": self.clock, "steps": self.site.steps, "method": self.method.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the state was taken. Load the model's and the optimizer's own states first."""
+        """Continue where the state was taken. First `sparsify`, then load model and optimizer, then this."""
         if state["steps"] != self.site.steps:
             raise ValueError(f"the state is of a training of {state['steps']} steps, this one has {self.site.steps}")
         self.clock = state["clock"]

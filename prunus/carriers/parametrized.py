@@ -49,7 +49,7 @@ class Parametrized:
         self._parts = {name: self.part(weight.detach()) for name, weight in site.weights.items()}
         insert(site.model, site.weights, self._parts)
         like = _group_of(site)
-        group = {"params": self._thresholds(), "lr": like["lr"]}
+        group = {**like, "params": self._thresholds()}
         if "weight_decay" in like:
             group["weight_decay"] = like["weight_decay"] if self.decay is None else self.decay
         site.optimizer.add_param_group(group)
