@@ -131,7 +131,7 @@ def report(directory: Path) -> int:
 
 @app.command
 def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
-    """Say what a recipe would run, without running it; bad input ends as it would in a run.
+    """Say what a recipe would run, without running it. What only attaching shows, a run shows.
 
     Parameters
     ----------
