@@ -20,7 +20,8 @@ from prunus.display import Display
 from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, parse, single
 from prunus.report import print_table, write_report
-from prunus.runs import Progress, train, write_atomically
+from prunus.runs import Progress, train
+from prunus.storage import write_atomically
 from prunus.timing import dense_twin, throughput
 from prunus.training import NonFiniteLossError
 

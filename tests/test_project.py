@@ -17,17 +17,18 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models"},
-    {"criteria", "allocation", "budgets", "signals"},
+    | {"training", "evaluation", "data", "models", "storage"},
+    {"criteria", "allocation", "budgets", "signals", "packing"},
     {"updates"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"},
+    {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
     {"tables"},
     {"recipes"},
     {"prepare"},
+    {"outcome", "checkpoints", "loggers"},
     {"runs"},
-    {"timing", "display", "check", "report", "testing"},
+    {"timing", "display", "check", "report", "testing", "export"},
     {"compare"},
     {"cli"},
 )
