@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from prunus.allocation import CollapseWarning
-from prunus.outcome import outcome
+from prunus.outcome import forget_peak_, outcome
 from prunus.prepare import Prepared, prepare
 from prunus.recipes import Recipe
 from prunus.storage import write_atomically
@@ -36,6 +36,7 @@ def train(recipe: Recipe, directory: Path, tell: Callable[[Progress], None]) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers
         prepared = prepare(recipe)
+        forget_peak_(prepared.device)
         with (home / "metrics.jsonl").open("w") as metrics:
             seconds = _loop(recipe, prepared, metrics.write, tell)
     found = outcome(recipe, prepared, seconds)

@@ -1,0 +1,149 @@
+"""Drawing: a plot is a few small panels as SVG, so that a page can set them side by side or below each other."""
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from xml.sax.saxutils import escape
+
+import pandas as pd
+from matplotlib import rc_context, rcdefaults, rcParams
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from prunus.report.palette import INK, STYLE, Look
+
+HOVER = "hover:"  # an artist whose gid begins so shows the rest of it under the mouse
+PAGE = 1080.0  # the width in points at which panels of a file begin a new row
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What ``draw`` puts on axes in a figure of this size in inches; drawn when its SVG is asked for."""
+
+    inches: tuple[float, float]
+    draw: Callable[[Axes], None]
+
+    @property
+    def width(self) -> float:
+        """In points."""
+        return 72 * self.inches[0]
+
+    @property
+    def height(self) -> float:
+        """In points."""
+        return 72 * self.inches[1]
+
+    @cached_property
+    def svg(self) -> str:
+        """An SVG element without width and height.
+
+        The same bytes for the same drawing, whatever the user's matplotlib settings and the date.
+        """
+        text = io.StringIO()
+        with rc_context():
+            rcdefaults()
+            rcParams.update(STYLE)
+            figure = Figure(figsize=self.inches)
+            self.draw(figure.subplots())
+            figure.savefig(text, format="svg", metadata={"Date": None})
+        return tidy(text.getvalue())
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Panels, the keys to their colours (label to swatch), what they show in words and as numbers.
+
+    ``name`` is that of its files.
+    """
+
+    name: str
+    title: str
+    caption: str
+    data: pd.DataFrame
+    panels: Sequence[Panel]
+    keys: Mapping[str, Panel] = field(default_factory=dict)
+
+
+def tidy(svg: str) -> str:
+    """The element alone: no prologue, no metadata, hundredths of a point, hover texts as titles."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
+    svg = re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", svg)
+    # of the names that matplotlib gives, only those of shapes used elsewhere are needed
+    return re.sub(r' id="[a-z_0-9A-Z]*_\d+"', "", svg).strip()
+
+
+def named(panel: Panel, prefix: str) -> str:
+    """The panel's SVG with its ids under ``prefix``: many panels share a page."""
+    svg = re.sub(r'( id="|href="#|url\(#)', rf"\g<1>{prefix}-", panel.svg)
+    return svg.replace("xlink:href", "href")
+
+
+@cache
+def swatch(look: Look) -> Panel:
+    """A short piece of a method's line."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_axis_off()
+        axes.plot([0, 1, 2], [0, 0, 0], color=look.colour, linestyle=look.line, linewidth=1.4)
+        axes.plot([1], [0], color=look.colour, marker=look.marker, markersize=5, markeredgewidth=0)
+
+    return Panel((0.36, 0.16), draw)
+
+
+@cache
+def square(colour: str) -> Panel:
+    """A square of one colour."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_axis_off()
+        axes.add_patch(Rectangle((0, 0), 1, 1, color=colour, linewidth=0))
+
+    return Panel((0.16, 0.16), draw)
+
+
+def composed(plot: Plot) -> str:
+    """The plot as an SVG file of its own: its panels in rows on white, their keys below."""
+    parts = [(part, part.width, part.height) for part in plot.panels]
+    places, top, width = flow([(wide, high) for _, wide, high in parts], PAGE, 8.0)
+    placed = [at(*place, part, f"p{n}") for n, (place, (part, _, _)) in enumerate(zip(places, parts, strict=True))]
+    width = max(width, 360.0)
+    lengths = [(key.width + 14 + 5.6 * len(label), 16.0) for label, key in plot.keys.items()]
+    places, height, _ = flow(lengths, width, top + 4)
+    for n, ((left, y), (label, key)) in enumerate(zip(places, plot.keys.items(), strict=True)):
+        placed += [at(left, y + 8 - key.height / 2, key, f"k{n}"), words(left + key.width + 4, y + 11, label)]
+    height += 8
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}pt"'
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return "\n".join([f'{head} height="{height:g}pt">', ground, *placed, "</svg>\n"])
+
+
+def flow(
+    sizes: Sequence[tuple[float, float]], most: float, top: float
+) -> tuple[list[tuple[float, float]], float, float]:
+    """Places (left, top) of boxes in rows at most so wide, from ``top`` down; where they end, and the width used."""
+    places: list[tuple[float, float]] = []
+    left = used = high = 0.0
+    for width, height in sizes:
+        if left and left + width > most:
+            left, top, high = 0.0, top + high, 0.0
+        places.append((left + 8, top))
+        left, high = left + width, max(high, height)
+        used = max(used, left)
+    return places, top + high, used + 16
+
+
+def at(left: float, top: float, part: Panel, prefix: str) -> str:
+    """A panel at a place of another SVG."""
+    place = f'<svg x="{left:g}" y="{top:g}" width="{part.width:g}" height="{part.height:g}" '
+    return named(part, prefix).replace("<svg ", place, 1)
+
+
+def words(left: float, top: float, text: str) -> str:
+    """A line of text in an SVG."""
+    return f'<text x="{left:g}" y="{top:g}" style="font: 9px sans-serif; fill: {INK}">{escape(text)}</text>'
