@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.drawing import HOVER, Panel, Plot, square, swatch
+from prunus.report.drawing import HOVER, Panel, Plot
 from prunus.report.palette import DENSE, Look, halvings, looks, sparsity_ticks
 from prunus.report.results import Results
+from prunus.report.swatches import square, swatch
 from prunus.report.tables import CELL, records, reference, summarise
 
 LEAST_RANGE = 5.0  # points below which one panel always suffices

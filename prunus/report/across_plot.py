@@ -8,17 +8,18 @@ from matplotlib.axes import Axes
 
 from prunus.report.accuracy import draw_points, shifts
 from prunus.report.across import merged, same_workload
-from prunus.report.drawing import Panel, Plot, swatch
+from prunus.report.drawing import Panel, Plot
 from prunus.report.palette import Look, halvings, looks, sparsity_ticks
 from prunus.report.results import Results
+from prunus.report.swatches import swatch
 
 SAME = (
     "Test accuracy, mean ± sample standard deviation over seeds, of each method in each study; the thin line is dense "
-    "training in that study. All panels share their scale."
+    "training in that study. All panels share their scale; a method that fewer studies have than others is left out."
 )
 OTHER = (
     "Test accuracy less that of dense training with the same seed in the same study, mean ± sample standard deviation "
-    "of the pairs. All panels share their scale."
+    "of the pairs. All panels share their scale; a method that fewer studies have than others is left out."
 )
 
 
@@ -28,7 +29,9 @@ def across_plot(studies: Sequence[Results]) -> Plot:
     same = same_workload(studies)
     shown = table if same else table.assign(accuracy=table["change"], accuracy_sd=table["change_sd"], n=table["pairs"])
     look = looks([results.study for results in studies])
-    methods = sorted(set(shown.loc[shown["name"] != "dense", "method"]))
+    sparse = shown[shown["name"] != "dense"]
+    shared = sparse.groupby("method")["study"].nunique()
+    methods = sorted(shared.index[shared == shared.max()])
     name = "test accuracy, %" if same else "points to dense"
     panels = [across_panel(method, shown, look, name, same) for method in methods]
     keys = {study: swatch(chosen) for study, chosen in look.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from prunus.report.drawing import Panel, Plot
+from prunus.report.drawing import Plot
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Table:
     cells: pd.DataFrame
     name: str = ""
     data: pd.DataFrame = field(default_factory=pd.DataFrame)
-    keys: Mapping[str, Panel] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from prunus.report import wording
 from prunus.report.cells import PARTS
-from prunus.report.drawing import HOVER, Panel, Plot, square, swatch
+from prunus.report.drawing import HOVER, Panel, Plot
 from prunus.report.palette import COLOURS, DENSE, LEVELS, MUTED, Look
 from prunus.report.results import Results
 from prunus.report.rows import HELD
+from prunus.report.swatches import ring, square, swatch
 from prunus.report.tables import costs, records
 
 CAPTION = (
@@ -22,7 +23,7 @@ CAPTION = (
     "gradient for each, the optimizer's state, and what the method adds (masks at a byte a weight, remembered "
     "gradients). Activations are not in them."
 )
-MEASURED, THEORY = Look(COLOURS[0], "o", "-"), Look(MUTED, "o", "-")
+MEASURED = Look(COLOURS[0], "o", "-")
 COLOUR = dict(zip(HELD, (LEVELS[7], LEVELS[4], LEVELS[1], COLOURS[4]), strict=True))
 FACTORS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -35,7 +36,7 @@ def cost_plot(results: Results) -> Plot:
         speed_panel(f"speed at {wording.sparsity(float(str(requested)))}, × dense", cells)
         for requested, cells in sparse.groupby("requested_sparsity", sort=False, dropna=False)
     ]
-    keys = {"throughput of training, measured": swatch(MEASURED), "in theory": swatch(THEORY)} if panels else {}
+    keys = {"throughput of training, measured": swatch(MEASURED), "in theory": ring(MUTED)} if panels else {}
     if table[HELD].notna().any(axis=None):
         panels.append(memory_panel(table))
         keys |= {title: square(colour) for title, colour in zip(PARTS, COLOUR.values(), strict=True)}
@@ -86,10 +87,10 @@ def memory_panel(table: pd.DataFrame) -> Panel:
     def draw(axes: Axes) -> None:
         axes.set_title(f"held in training, {unit}")
         left = np.zeros(len(cells))
-        for name, colour in COLOUR.items():
+        for title, (name, colour) in zip(PARTS, COLOUR.items(), strict=True):
             bars = axes.barh(np.arange(len(cells)), cells[name] / factor, left=left, color=colour, height=0.6)
             for bar, row in zip(bars, records(cells), strict=True):
-                bar.set_gid(f"{HOVER}{row['method']}, {name.removesuffix('_bytes')}: {wording.size(row[name])}")
+                bar.set_gid(f"{HOVER}{row['method']}, {title}: {wording.size(row[name])}")
             left += cells[name].fillna(0.0).to_numpy() / factor
         name_methods(axes, list(cells["method"]))
 

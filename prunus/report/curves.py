@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.drawing import HOVER, Panel, Plot, swatch
+from prunus.report.drawing import HOVER, Panel, Plot
 from prunus.report.palette import DENSE, Look, halvings, levels, looks, sparsity_ticks, usual_ticks
 from prunus.report.results import Results
 from prunus.report.rows import IDENTITY
+from prunus.report.swatches import swatch
 from prunus.report.tables import curve_means, reference
 
 WIDTH, HEIGHT = 3.4, 2.4

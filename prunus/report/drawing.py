@@ -4,16 +4,16 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from xml.sax.saxutils import escape
 
 import pandas as pd
 from matplotlib import rc_context, rcdefaults, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from prunus.report.palette import INK, STYLE, Look
+from prunus.report import swatches
+from prunus.report.palette import INK, STYLE
 
 HOVER = "hover:"  # an artist whose gid begins so shows the rest of it under the mouse
 PAGE = 1080.0  # the width in points at which panels of a file begin a new row
@@ -54,7 +54,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Plot:
-    """Panels, the keys to their colours (label to swatch), what they show in words and as numbers.
+    """Panels, the keys to their colours (label to SVG), what they show in words and as numbers.
 
     ``name`` is that of its files.
     """
@@ -64,7 +64,7 @@ class Plot:
     caption: str
     data: pd.DataFrame
     panels: Sequence[Panel]
-    keys: Mapping[str, Panel] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def tidy(svg: str) -> str:
@@ -75,7 +75,7 @@ def tidy(svg: str) -> str:
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
     svg = re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", svg)
     # of the names that matplotlib gives, only those of shapes used elsewhere are needed
-    return re.sub(r' id="[a-z_0-9A-Z]*_\d+"', "", svg).strip()
+    return re.sub(r' id="[\w.]*_\d+"', "", svg).strip()
 
 
 def named(panel: Panel, prefix: str) -> str:
@@ -84,39 +84,19 @@ def named(panel: Panel, prefix: str) -> str:
     return svg.replace("xlink:href", "href")
 
 
-@cache
-def swatch(look: Look) -> Panel:
-    """A short piece of a method's line."""
-
-    def draw(axes: Axes) -> None:
-        axes.set_axis_off()
-        axes.plot([0, 1, 2], [0, 0, 0], color=look.colour, linestyle=look.line, linewidth=1.4)
-        axes.plot([1], [0], color=look.colour, marker=look.marker, markersize=5, markeredgewidth=0)
-
-    return Panel((0.36, 0.16), draw)
-
-
-@cache
-def square(colour: str) -> Panel:
-    """A square of one colour."""
-
-    def draw(axes: Axes) -> None:
-        axes.set_axis_off()
-        axes.add_patch(Rectangle((0, 0), 1, 1, color=colour, linewidth=0))
-
-    return Panel((0.16, 0.16), draw)
-
-
 def composed(plot: Plot) -> str:
     """The plot as an SVG file of its own: its panels in rows on white, their keys below."""
-    parts = [(part, part.width, part.height) for part in plot.panels]
-    places, top, width = flow([(wide, high) for _, wide, high in parts], PAGE, 8.0)
-    placed = [at(*place, part, f"p{n}") for n, (place, (part, _, _)) in enumerate(zip(places, parts, strict=True))]
+    places, top, width = flow([(part.width, part.height) for part in plot.panels], PAGE, 8.0)
+    placed = [
+        placed_at(*place, named(part, f"p{number}"), part.width, part.height)
+        for number, (place, part) in enumerate(zip(places, plot.panels, strict=True))
+    ]
     width = max(width, 360.0)
-    lengths = [(key.width + 14 + 5.6 * len(label), 16.0) for label, key in plot.keys.items()]
+    lengths = [(swatches.WIDTH + 14 + 5.6 * len(label), 16.0) for label in plot.keys]
     places, height, _ = flow(lengths, width, top + 4)
-    for n, ((left, y), (label, key)) in enumerate(zip(places, plot.keys.items(), strict=True)):
-        placed += [at(left, y + 8 - key.height / 2, key, f"k{n}"), words(left + key.width + 4, y + 11, label)]
+    for (left, y), (label, key) in zip(places, plot.keys.items(), strict=True):
+        placed += [placed_at(left, y + 8 - swatches.HEIGHT / 2, key, swatches.WIDTH, swatches.HEIGHT)]
+        placed += [words(left + swatches.WIDTH + 4, y + 11, label)]
     height += 8
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}pt"'
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
@@ -138,10 +118,9 @@ def flow(
     return places, top + high, used + 16
 
 
-def at(left: float, top: float, part: Panel, prefix: str) -> str:
-    """A panel at a place of another SVG."""
-    place = f'<svg x="{left:g}" y="{top:g}" width="{part.width:g}" height="{part.height:g}" '
-    return named(part, prefix).replace("<svg ", place, 1)
+def placed_at(left: float, top: float, svg: str, width: float, height: float) -> str:
+    """An SVG element at a place of another."""
+    return svg.replace("<svg ", f'<svg x="{left:g}" y="{top:g}" width="{width:g}" height="{height:g}" ', 1)
 
 
 def words(left: float, top: float, text: str) -> str:

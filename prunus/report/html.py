@@ -108,8 +108,7 @@ def body(rows: pd.DataFrame, table: Table) -> Markup:
 def line(values: Sequence[str], table: Table) -> Markup:
     """A row: its first cell names it, with its colour in the figures."""
     first, *others = values
-    swatch = inline(table.keys[first], "k") if first in table.keys else ""
-    key = Markup('<i class="key">{}</i>').format(swatch) if table.keys else ""
+    key = swatch(table.keys.get(first, "")) if table.keys else ""
     cells = Markup("").join(Markup("<td>{}</td>").format(cell(value)) for value in others)
     return Markup('<tr><th scope="row">{}{}</th>{}</tr>').format(key, first, cells)
 
@@ -128,10 +127,7 @@ def _(content: Plot) -> Markup:
     if not content.panels:
         return Markup("<p>{}: nothing to show.</p>").format(content.title)
     panels = Markup("\n").join(framed(part, f"{content.name}-{n}") for n, part in enumerate(content.panels))
-    keys = Markup("").join(
-        Markup('<li><i class="key">{}</i>{}</li>').format(inline(key, "k"), label)
-        for label, key in content.keys.items()
-    )
+    keys = Markup("").join(Markup("<li>{}{}</li>").format(swatch(key), label) for label, key in content.keys.items())
     legend = Markup('<ul class="keys">{}</ul>\n').format(keys) if keys else ""
     caption = Markup("<figcaption><b>{}.</b> {} {}</figcaption>").format(
         content.title, prose(content.caption), download(content.name, content.data)
@@ -148,8 +144,17 @@ def framed(part: Panel, prefix: str) -> Markup:
 
 
 def inline(part: Panel, prefix: str) -> Markup:
-    """A panel's SVG as a part of the page, whose colours follow its theme."""
-    svg = named(part, anchor(prefix)).replace("<svg ", f'<svg width="{part.width * PIXELS:.0f}" ', 1)
+    """A panel's SVG as a part of the page."""
+    return themed(named(part, anchor(prefix)))
+
+
+def swatch(svg: str) -> Markup:
+    """The key to a colour."""
+    return Markup('<i class="key">{}</i>').format(themed(svg))
+
+
+def themed(svg: str) -> Markup:
+    """An SVG whose colours follow the page's theme."""
     return Markup(re.sub("|".join(ON_DARK), lambda colour: f"var(--{colour[0][1:]})", svg))
 
 

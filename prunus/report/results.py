@@ -12,9 +12,9 @@ from prunus.report import rows
 FORMATS = ("prunus-result/1", "prunus-result/2")  # the first has no bins of confidence and no memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
-    """What a study's directory holds.
+    """What a study's directory holds; equal to itself alone, so that what follows from it is computed once.
 
     In every frame ``method`` is the label that a reader sees (see ``labels``), ``name`` the method's own name, and
     sparsities and accuracies are fractions. ``runs``: a row per finished run. ``curves``: a row per logged step, its

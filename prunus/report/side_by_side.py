@@ -6,9 +6,9 @@ from dataclasses import replace
 import pandas as pd
 
 from prunus.report import statements, wording
-from prunus.report.across import merged, same_workload, settings
+from prunus.report.across import changes, merged, same_workload, settings
 from prunus.report.across_plot import across_plot
-from prunus.report.blocks import Block, Document, Section, Table, Text
+from prunus.report.blocks import Block, Document, Items, Section, Table, Text
 from prunus.report.cells import Row
 from prunus.report.drawing import Plot
 from prunus.report.headline import headline, workload
@@ -35,10 +35,29 @@ def studies_document(studies: Sequence[Results], labels: Sequence[str]) -> Docum
     return Document(
         title=wording.listed(list(labels)),
         subject=wording.listed(list(dict.fromkeys(map(workload, named)))),
-        answer=" ".join(f"In {results.study}: {headline(results)}" for results in named),
-        blocks=[Text(" ".join(dict.fromkeys(map(statements.resolution, named))))],
+        answer=verdicts(named),
+        blocks=[
+            Items([f"{results.study}: {headline(results)}" for results in named]),
+            Text(" ".join(dict.fromkeys(map(statements.resolution, named)))),
+        ],
         sections=[side_by_side(named), different(named), *map(whole, named)],
     )
+
+
+def verdicts(studies: Sequence[Results]) -> str:
+    """In how many cells each study is lower or higher than the first, in a sentence; or that nobody can compare."""
+    if not same_workload(studies):
+        return "The studies differ in model or data: each is compared to its own dense training."
+    moved = changes(studies)
+    clauses = []
+    for results in studies[1:]:
+        rows = moved[moved["study"] == results.study]
+        lower, higher = int((rows["change_high"] < 0).sum()), int((rows["change_low"] > 0).sum())
+        clauses.append(
+            f"{results.study} is higher in {higher} and lower in {lower} of the {len(rows)} pairs of method and "
+            f"sparsity that it shares with {studies[0].study}, and no difference is shown in the others"
+        )
+    return f"In test accuracy, {'; '.join(clauses)}."
 
 
 def side_by_side(studies: Sequence[Results]) -> Section:
@@ -100,6 +119,8 @@ def time_row(cells: pd.DataFrame, studies: Sequence[str]) -> dict[str, str]:
 
 def throughput(found: Row) -> str:
     """Throughput beside dense in the same study."""
+    if found["name"] == "dense" and pd.isna(found["throughput_ratio"]):
+        return "1.00× (reference)"
     return wording.throughput(*(found[f"throughput_{name}"] for name in ("ratio", "low", "high")))
 
 

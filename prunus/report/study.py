@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from prunus.report import attention, statements, wording
 from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
 from prunus.report.cells import benefit_cells, cost_cells, difference_cells, layer_cells, main_cells
-from prunus.report.drawing import Panel, swatch
 from prunus.report.figures import PLOTS
 from prunus.report.headline import headline, workload
 from prunus.report.palette import DENSE, Look
 from prunus.report.results import Results
 from prunus.report.statements import leaders
+from prunus.report.swatches import swatch
 from prunus.report.tables import differences, records, reference, summarise
 
-Keys = Mapping[str, Panel]
+Keys = Mapping[str, str]
 SPREAD = (
     "± is the sample standard deviation over n seeds; the highest of several means flatters its method a little. "
     "Sparsity is the fraction of zeros among the prunable weights."

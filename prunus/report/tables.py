@@ -1,5 +1,6 @@
 """Aggregating: the study's runs as means, sample standard deviations and paired differences over seeds."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ def sd(column: "pd.Series[float]") -> float:
     return float(column.std(skipna=False, ddof=1))
 
 
+@lru_cache(maxsize=8)
 def summarise(results: Results) -> pd.DataFrame:
     """A row per requested sparsity and method: n, means over seeds, ``_sd`` beside what is measured, and throughput.
 
