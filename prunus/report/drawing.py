@@ -16,6 +16,7 @@ from prunus.report import swatches
 from prunus.report.palette import INK, STYLE
 
 HOVER = "hover:"  # an artist whose gid begins so shows the rest of it under the mouse
+STROKES = 'style="stroke-linejoin: round; stroke-linecap: butt"'
 PAGE = 1080.0  # the width in points at which panels of a file begin a new row
 
 
@@ -71,7 +72,9 @@ def tidy(svg: str) -> str:
     """The element alone: no prologue, no metadata, hundredths of a point, hover texts as titles."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", r"<svg \1>", svg, count=1, flags=re.DOTALL)
+    # its style sheet would hold for the whole page
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {STROKES}>", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), svg)
     svg = re.sub(rf'<g id="{HOVER}([^"]*)">', r"<g><title>\1</title>", svg)
     # of the names that matplotlib gives, only those of shapes used elsewhere are needed
