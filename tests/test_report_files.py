@@ -14,10 +14,11 @@ from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from studies import lines_with, write_run, write_study
 
-from prunus.report import main_table, write_report
+from prunus.report import main_table, swatches, write_report
 from prunus.report.figures import PLOTS
-from prunus.report.palette import COLOURS, DENSE, GRID, LEVELS, ON_DARK, levels
+from prunus.report.palette import COLOURS, DENSE, GRID, LEVELS, LINES, MARKERS, ON_DARK, Look, levels
 from prunus.report.results import read
+from prunus.report.swatches import swatch
 from prunus.report.writing import labels
 
 PLOT_NAMES = {"accuracy", "learning-curves", "sparsity", "layers", "calibration", "cost"}
@@ -43,19 +44,24 @@ class Links(HTMLParser):
                 self.ids.append(str(value))
 
 
-def test_output_is_deterministic_and_complete(study: Path) -> None:
-    assert write_report(study) == study / "report.html"
-    names = {path.name for path in study.iterdir() if path.is_file()} - {"recipe.yaml", "timing.json"}
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a study with its report."""
+    return write_report(write_study(tmp_path_factory.mktemp("written") / "study")).parent
+
+
+def test_output_is_deterministic_and_complete(written: Path, tmp_path: Path) -> None:
+    names = {path.name for path in written.iterdir() if path.is_file()} - {"recipe.yaml", "timing.json"}
     plots = {f"{name}.{kind}" for name in PLOT_NAMES for kind in ("svg", "csv")}
     assert names == {"report.html", "report.md", "table.csv", "differences.csv"} | plots
-    first = {name: (study / name).read_bytes() for name in names}
-    write_report(study)
-    assert {name: (study / name).read_bytes() for name in names} == first
-    pd.testing.assert_frame_equal(pd.read_csv(study / "table.csv"), main_table(study), check_dtype=False)
+    assert write_report(written, out=tmp_path / "again") == tmp_path / "again" / "report.html"
+    again = {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    assert again == {name: (written / name).read_bytes() for name in names}
+    pd.testing.assert_frame_equal(pd.read_csv(written / "table.csv"), main_table(written), check_dtype=False)
 
 
-def test_the_page_holds_its_files_and_names_no_other(study: Path) -> None:
-    page = write_report(study).read_text()
+def test_the_page_holds_its_files_and_names_no_other(written: Path) -> None:
+    page = (written / "report.html").read_text()
     links = Links(page)
     inside = [address for address in links.addresses if address.startswith("#")]
     assert {address.removeprefix("#") for address in inside} <= set(links.ids)
@@ -64,11 +70,18 @@ def test_the_page_holds_its_files_and_names_no_other(study: Path) -> None:
     assert outside == []
     assert not links.elements & {"script", "img", "iframe", "object"}
     assert "@import" not in page
-    assert set(re.findall(r"url\(([^)]{1,5})", page)) <= {f"#{name[:4]}" for name in PLOT_NAMES}
+    assert set(re.findall(r"url\((.)", page)) == {"#"}
     held = dict(re.findall(r'download="([^"]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)"', page))
     assert {name: base64.b64decode(content).decode() for name, content in held.items()} == {
-        path.name: path.read_text() for path in study.glob("*.csv")
+        path.name: path.read_text() for path in written.glob("*.csv")
     }
+
+
+def test_swatches_are_there_for_every_marker() -> None:
+    assert {""} | set(MARKERS) == set(swatches.MARKERS)
+    assert set(LINES) == set(swatches.DASHES)
+    assert swatch(Look(DENSE, "", "-")).count("<path") == 1
+    assert swatch(Look(DENSE, "o", "--")).count("<path") == 2
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -144,6 +157,7 @@ def studies(tmp_path: Path) -> tuple[Path, Path]:
     return one, write_study(tmp_path / "adam", 0.05, recipe="optimizer: {adam: {}}\n")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_studies_stand_side_by_side(studies: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "both"
     assert write_report(*studies, out=out) == out / "report.html"
