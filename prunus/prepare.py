@@ -7,6 +7,7 @@ from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
@@ -41,6 +42,8 @@ class Prepared:
     model: nn.Module
     training: Training
     sparsifier: Sparsifier | None
+    stream: Stream
+    precision: Precision
     validation: Images
     test: Images
     evidence: Evidence
@@ -60,9 +63,9 @@ def prepare(recipe: Recipe) -> Prepared:
     data = load_data(recipe)
     train, validation = split(data.train, recipe.validation, recipe.split_seed)
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
-    stream = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
+    fresh = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    evidence = Evidence(stream, recipe.signal_batches)
+    evidence = Evidence(fresh, recipe.signal_batches)
     given = {"batches": evidence, "loss": loss, "input_shape": data.input_shape, "sparsity": run.sparsity}
     builder = Builder(given, modules(recipe.plugins))
 
@@ -82,10 +85,11 @@ def prepare(recipe: Recipe) -> Prepared:
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
+    stream = fresh()
     training = Training(
         wrapped,
         stepping,
-        stream(),
+        stream,
         loss,
         steps,
         learning_rate=rate,
@@ -93,7 +97,19 @@ def prepare(recipe: Recipe) -> Prepared:
         clip=recipe.clip,
         backward=fabric.backward,
     )
-    return Prepared(data, model, training, sparsifier, validation, test, evidence, epoch_steps, fabric.device)
+    return Prepared(
+        data,
+        model,
+        training,
+        sparsifier,
+        stream,
+        fabric.strategy.precision,
+        validation,
+        test,
+        evidence,
+        epoch_steps,
+        fabric.device,
+    )
 
 
 def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:

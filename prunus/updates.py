@@ -17,16 +17,31 @@ from prunus.ranking import top_k
 from prunus.schedules import Schedule
 from prunus.signals import Gradient, Signal
 
+START_TOLERANCE = 0.005  # budgets of layers are rounded, so a network asked for 0.9 may have 0.9004
+
 
 @dataclass(frozen=True)
 class State:
-    """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator."""
+    """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator.
+
+    ``floor`` is the sparsity that training began with; a rule may not end below it.
+    """
 
     weights: Tensors
     masks: Masks
     signals: Tensors | None
     progress: float
     generator: torch.Generator
+    floor: float = 0.0
+
+    def sparsity(self, schedule: Schedule) -> float:
+        """What the schedule asks for now, at least ``floor``. Raises ValueError for one that ends below the floor."""
+        if schedule(1.0) < self.floor - START_TOLERANCE:
+            raise ValueError(
+                f"training began at sparsity {self.floor:.4g} and cannot end at {schedule(1.0):.4g}: what was dropped "
+                f"is gone; ask for at least {self.floor:.4g}, or begin from dense weights"
+            )
+        return max(schedule(self.progress), self.floor)
 
     def scores(self, criterion: Criterion) -> Tensors:
         """The criterion's scores of every weight, shaped like the weights."""
@@ -62,9 +77,9 @@ class Prune:
     def __call__(self, state: State) -> Masks:
         scores = state.scores(self.criterion)
         if self.recover:
-            return self.allocation(scores, self.sparsity(state.progress))
+            return self.allocation(scores, state.sparsity(self.sparsity))
         alive = {name: score.masked_fill(~state.masks[name], -inf) for name, score in scores.items()}
-        masks = self.allocation(alive, self.sparsity(state.progress))
+        masks = self.allocation(alive, state.sparsity(self.sparsity))
         return {name: mask & state.masks[name] for name, mask in masks.items()}
 
 
@@ -85,7 +100,7 @@ class Resize:
 
     def __call__(self, state: State) -> Masks:
         shapes = {name: tuple(weight.shape) for name, weight in state.weights.items()}
-        counts = self.budget(shapes, self.sparsity(state.progress))
+        counts = self.budget(shapes, state.sparsity(self.sparsity))
         return {name: self._layer(name, count, state) for name, count in counts.items()}
 
     def _layer(self, name: str, count: int, state: State) -> Tensor:

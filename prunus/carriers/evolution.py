@@ -6,7 +6,7 @@ import torch
 
 from prunus.cadence import Cadence
 from prunus.carriers.site import Site
-from prunus.masks import Tensors, full_masks, pack, unpack
+from prunus.masks import Masks, Tensors, full_masks, pack, sparsity_of, unpack
 from prunus.randomness import seeded
 from prunus.signals import Gradient
 from prunus.updates import State, Update
@@ -22,6 +22,9 @@ class Evolution:
     def __init__(self, update: Update, cadence: Cadence, site: Site) -> None:
         self.update, self.cadence, self.site = update, cadence, site
         self.masks = full_masks(site.weights)
+        for name, mask in (site.start or {}).items():
+            self.masks[name].copy_(mask)
+        self.floor = sparsity_of(self.masks.values()) if site.start else 0.0
         self.memory: Tensors = {}
 
     def remember_(self) -> None:
@@ -47,11 +50,14 @@ class Evolution:
     def run_(self, update: Update, progress: float, moment: str) -> None:
         """Set the masks by ``update`` now."""
         weights = {name: weight.detach() for name, weight in self.site.weights.items()}
+        for name, mask in self.decide(update, weights, progress, moment).items():
+            self.masks[name].copy_(mask)
+
+    def decide(self, update: Update, weights: Tensors, progress: float, moment: str) -> Masks:
+        """The masks that ``update`` would set for ``weights``."""
         device = next(iter(weights.values())).device
         generator = seeded(self.site.seed, "masks", moment, device=device)
-        masks = update(State(weights, self.masks, self._signals(update), progress, generator))
-        for name, mask in masks.items():
-            self.masks[name].copy_(mask)
+        return update(State(weights, self.masks, self._signals(update), progress, generator, self.floor))
 
     def state_dict(self) -> dict[str, Tensors]:
         """The masks at one bit a weight, and the memory."""
