@@ -18,7 +18,7 @@ PACKAGE = ROOT / "prunus"
 LAYERS = (
     {"masks", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
-    {"criteria", "allocation", "budgets", "signals", "packing"},
+    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
     {"updates"},
     {"carriers"},
     {"methods", "sparsifier"},
@@ -38,6 +38,7 @@ LAYER = {module: number for number, layer in enumerate(LAYERS) for module in lay
 ASIDE = {
     "parametrizations": {"masks"},
     "allocation": {"budgets"},
+    "packing": {"tensor_file"},
 }
 
 # A path that only one machine has; `(?<!...)` leaves URLs and relative paths alone.
