@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from prunus import __version__
+from prunus.storage import InUseError
 
 app = App(
     name="prunus",
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("prunus: interrupted; the same command goes on from the last checkpoint of each run", file=sys.stderr)
         return 130
-    except (CycloptsError, ValueError, RuntimeError, ModuleNotFoundError, OSError) as error:
+    except (CycloptsError, ValueError, InUseError, ModuleNotFoundError, OSError) as error:
         print(f"prunus: {_line(error)}", file=sys.stderr)
         return 2
 
@@ -62,6 +63,7 @@ def train(
     """
     from rich.console import Console
 
+    from prunus.check import describe
     from prunus.display import Display
     from prunus.recipes import read, single
     from prunus.runs import train as train_run
@@ -70,6 +72,7 @@ def train(
     chosen = read(recipe, overrides, plugin)
     single(chosen)
     (chosen,) = chosen.runs()
+    describe(chosen)
     console = Console()
     with Display(console, [chosen]) as display:
         try:
@@ -118,15 +121,17 @@ def compare(
     """
     from rich.console import Console
 
-    from prunus.check import describe
+    from prunus.check import describe, rehearse
     from prunus.compare import compare as compare_methods
     from prunus.compare import default_workers
     from prunus.recipes import read
 
     chosen = read(recipe, overrides, plugin)
-    describe(chosen)  # bad input of the last method ends here, not after the others have trained
+    describe(chosen)
     directory = out or Path("runs") / recipe.stem
     console = Console()
+    with console.status("Checking every method"):  # what the last would refuse is refused before the first has trained
+        rehearse(chosen, done=directory / "runs")
     report, failed = compare_methods(
         chosen, directory, console, workers or default_workers(chosen), checkpoint_every=checkpoint_every
     )
@@ -156,7 +161,7 @@ def report(directory: Path) -> int:
 
 @app.command
 def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
-    """Say what a recipe would run, without running it. What only attaching shows, a run shows.
+    """Say what a recipe would run, and take two steps of each kind of run, keeping nothing.
 
     Parameters
     ----------
@@ -167,10 +172,13 @@ def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
-    from prunus.check import describe
+    from prunus.check import describe, rehearse
     from prunus.recipes import read
 
-    print(describe(read(recipe, overrides, plugin)))
+    chosen = read(recipe, overrides, plugin)
+    description = describe(chosen)
+    rehearse(chosen)
+    print(description)
     return 0
 
 

@@ -58,6 +58,8 @@ def train(
 
 
 def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float) -> None:
+    for left in home.glob("*.partial"):  # by a process that was killed while it wrote
+        left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers

@@ -46,7 +46,8 @@ def test_a_run_leaves_its_recipe_its_metrics_and_its_result(tmp_path: Path) -> N
     told: list[Progress] = []
     result = train(recipe, tmp_path, told.append)
     home = tmp_path / recipe.name()
-    assert {path.name for path in home.iterdir()} == {"recipe.yaml", "metrics.jsonl", "result.json"}
+    names = {"recipe.yaml", "metrics.jsonl", "result.json", "model.safetensors", ".lock"}
+    assert {path.name for path in home.iterdir()} == names
     assert (home / "result.json").read_text() == json.dumps(result, indent=1)
     assert read(home / "recipe.yaml").name() == recipe.name()
     assert [(progress.step, progress.steps) for progress in told] == [(2, 6), (4, 6), (6, 6)]
