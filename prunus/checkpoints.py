@@ -8,7 +8,7 @@ import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -53,11 +53,21 @@ def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write ``state`` as the newest checkpoint in ``folder`` and drop all but it and the one before."""
     folder.mkdir(exist_ok=True)
     partial_path = folder / "checkpoint.partial"
-    write_with(partial_path, lambda file: torch.save(state, file))
+    write_with(partial_path, lambda file: write(file, state))
     partial_path.replace(folder / f"{step:010}-{_digest(partial_path)}.pt")
     sync_directory(folder)
     for old in _newest_first(folder)[KEPT:]:
         old.unlink()
+
+
+def write(file: BinaryIO, state: dict[str, Any]) -> None:
+    """Write ``state`` to ``file``. Raises OSError where the disk refuses it."""
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:  # torch notices that bytes are missing and hides why
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | None:

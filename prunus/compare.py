@@ -7,11 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from typing import Any
 
 import torch
@@ -28,6 +30,7 @@ from prunus.timing import dense_twin, throughput
 from prunus.training import NonFiniteLossError
 
 Tell = Callable[[str, Progress], None]
+_news: "Queue[tuple[str, Progress]]"  # a worker's: the pool can hand a queue over at its start alone
 DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 
 
@@ -93,22 +96,19 @@ def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell, checkpoi
             yield _one(run, directory, partial(tell, run.name()), checkpoint_every)
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with spawn.Manager() as manager:
-        news: Queue[tuple[str, Progress]] = manager.Queue()
-        with _pool(workers, spawn) as pool:
-            waiting = {
-                pool.submit(_remote, run.model_dump(mode="json"), directory, news, checkpoint_every) for run in runs
-            }
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
-                _pass_on(news, tell)
-                yield from (future.result() for future in done)
+    news: Queue[tuple[str, Progress]] = spawn.Queue()
+    with _pool(workers, spawn, news) as pool, _survivors():
+        waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, checkpoint_every) for run in runs}
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
+            _pass_on(news, tell)
+            yield from (future.result() for future in done)
 
 
 @contextmanager
-def _pool(workers: int, spawn: Any) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, spawn: Any, news: "Queue[tuple[str, Progress]]") -> Iterator[ProcessPoolExecutor]:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(threads,))
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(threads, news))
     try:
         yield pool
     except BaseException:
@@ -119,7 +119,20 @@ def _pool(workers: int, spawn: Any) -> Iterator[ProcessPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin_worker(threads: int) -> None:
+@contextmanager
+def _survivors() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a worker must live until its runs are done, and one was killed, perhaps for memory; give the same command "
+            "again, with fewer --workers if memory was short: each run goes on from its last checkpoint"
+        ) from None
+
+
+def _begin_worker(threads: int, news: "Queue[tuple[str, Progress]]") -> None:
+    global _news
+    _news = news
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study hears of an interrupt too, and ends its workers
     threading.Thread(target=_end_with_study, daemon=True).start()
@@ -133,11 +146,9 @@ def _end_with_study() -> None:
     os._exit(1)
 
 
-def _remote(
-    values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Progress]]", checkpoint_every: float
-) -> Outcome:
+def _remote(values: dict[str, Any], directory: Path, checkpoint_every: float) -> Outcome:
     run = parse(values)
-    return _one(run, directory, lambda progress: news.put((run.name(), progress)), checkpoint_every)
+    return _one(run, directory, lambda progress: _news.put((run.name(), progress)), checkpoint_every)
 
 
 def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None], checkpoint_every: float) -> Outcome:
