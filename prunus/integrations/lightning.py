@@ -68,7 +68,7 @@ class Sparsify(Callback):
             self._attached = self._saved = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attach, unless ``configure_optimizers`` did; weights are restored by now, and the optimizer's state is not."""
+        """Attach, unless ``configure_optimizers`` did; weights are restored by now, optimizer states are not."""
         if self._attached is not None:
             return
         if len(trainer.optimizers) != 1:

@@ -1,4 +1,4 @@
-"""Hugging Face: a callback for transformers' Trainer that trains sparse and keeps masks and clock in its checkpoints."""
+"""Hugging Face: a callback for transformers' Trainer with masks and clock in its checkpoints."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +19,7 @@ from prunus.storage import write_atomically
 FILE = "prunus.pt"
 
 
-class SparsifyCallback(TrainerCallback):  # type: ignore[misc]
+class SparsifyCallback(TrainerCallback):
     """Trains sparse by ``method`` over all the steps of a training; afterwards the weights are plain, with zeros.
 
     ``include``, ``exclude`` and ``seed`` are those of `prunus.sparsify`. Each checkpoint holds the weights in use under
@@ -57,32 +57,24 @@ class SparsifyCallback(TrainerCallback):  # type: ignore[misc]
             sparsify(model, optimizer, self.method, steps, include=self.include, exclude=self.exclude, seed=self.seed)
         )
 
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: nn.Module,
-        optimizer: Optimizer,
-        **_: Any,
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """Attach, unless `attach` did. Model and optimizer hold by now what a checkpoint restored."""
         _check(args, state, self)
         saved = _saved(args, state)
         if self._attached is None:
-            with values_kept(model, optimizer) if saved else nullcontext():
-                self.attach(model, optimizer, state.max_steps)
+            with values_kept(of["model"], of["optimizer"]) if saved else nullcontext():
+                self.attach(of["model"], of["optimizer"], state.max_steps)
         if saved and self._attached is not None:
             self._attached.load_state_dict(saved)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """Write what is not in the model's and the optimizer's files beside them."""
         if state.is_world_process_zero and self._attached is not None:
             content = BytesIO()
             torch.save(self._attached.state_dict(), content)
             write_atomically(_place(args, state) / FILE, content.getvalue())
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **of: Any) -> None:
         """Make the weights plain."""
         if self._attached is not None:
             self._attached.finalize()
@@ -102,13 +94,13 @@ def _check(args: TrainingArguments, state: TrainerState, callback: SparsifyCallb
             )
     elif isinstance(callback.method, Parametrized) or (args.world_size > 1 and isinstance(callback.method, Feedback)):
         raise RuntimeError(
-            "this method must be attached before the Trainer makes its scheduler and wraps the model: make the "
-            "optimizer, call attach(model, optimizer, steps) of this callback, and give the Trainer optimizers=(optimizer, None)"
+            "this method must be attached before the Trainer makes its scheduler and wraps the model: call this "
+            "callback's attach(model, optimizer, steps), and give the Trainer optimizers=(optimizer, None)"
         )
 
 
 def _place(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+    return Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Any] | None:
