@@ -76,7 +76,7 @@ def _mlflow(home: Path, run_name: str) -> Logger:
         return _mlflow_at(chosen, run_name)
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     logger = _mlflow_at((home / "mlruns").absolute().as_uri(), run_name)
-    os.environ.pop("MLFLOW_TRACKING_URI")  # mlflow sets it to this run's, and the next run has a place of its own
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # mlflow sets it, and the next run has a place of its own
     return logger
 
 

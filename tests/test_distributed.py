@@ -18,13 +18,17 @@ ROOT = Path(__file__).parents[1]
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
 
 
-def launch(*names: str, by: tuple[str, ...] = ()) -> dict[str, str]:
-    """The hash by method that both of two ranks found, and what the check says of masks that differ."""
-    command = [sys.executable, *by, ranks.__file__]
+def run(*arguments: str) -> str:
+    """What Python prints, run with these arguments."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
-    first, second = json.loads(done.stdout)
+    return done.stdout
+
+
+def launch(*names: str, by: tuple[str, ...] = ()) -> dict[str, str]:
+    """The hash by method that both of two ranks found; what the check says of masks that differ is checked here."""
+    first, second = json.loads(run(*by, ranks.__file__, *names))
     assert first == second
     assert [*first] == [*names, "error"]
     assert first.pop("error").startswith("the masks of rank 1 differ from those of rank 0; give every rank the same")
@@ -39,6 +43,14 @@ def test_ranks_agree() -> None:
 def test_ranks_agree_under_torchrun_for_every_kind_of_method() -> None:
     found = launch("snip", "snip-batches", "gmp", "rigl", "set", "dpf", "str", by=TORCHRUN)
     assert len(set(found.values())) == len(found) == 7, "seven methods, seven masks"
+
+
+@pytest.mark.slow
+def test_the_script_in_the_documentation_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "integrations" / "torchrun.md").read_text()
+    (tmp_path / "train.py").write_text(page.split('```python title="train.py"\n')[1].split("```")[0])
+    agreed = dict(line.split() for line in run(*TORCHRUN, str(tmp_path / "train.py")).splitlines())
+    assert agreed["0"] == agreed["1"]
 
 
 def test_hash_knows_masks_and_nothing_else() -> None:
