@@ -23,6 +23,7 @@ app.command(data_app)
 
 Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
+Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
 
 
@@ -44,6 +45,7 @@ def train(
     *overrides: str,
     out: Path = Path("runs"),
     checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
     plugin: Plugins = (),
 ) -> int:
     """Train one run, or go on with it where it was killed.
@@ -58,6 +60,8 @@ def train(
         The directory that holds the run's own, named by the hash of its recipe.
     checkpoint_every
         Seconds between checkpoints, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
@@ -81,6 +85,7 @@ def train(
                 out,
                 lambda progress: display.tell(chosen.name(), progress),
                 checkpoint_every=checkpoint_every,
+                log=log,
             )
         except NonFiniteLossError as error:
             print(f"prunus: {error}", file=sys.stderr)
@@ -100,6 +105,7 @@ def compare(
     out: Path | None = None,
     workers: int | None = None,
     checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
     plugin: Plugins = (),
 ) -> int:
     """Train every method at every sparsity with every seed, and report; or go on where it was killed.
@@ -116,6 +122,8 @@ def compare(
         Processes that train at once, sharing the cores. By default one a core on a CPU (at most 8), one on a GPU.
     checkpoint_every
         Seconds between the checkpoints of a run, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
@@ -133,7 +141,7 @@ def compare(
     with console.status("Checking every method"):  # what the last would refuse is refused before the first has trained
         rehearse(chosen, done=directory / "runs")
     report, failed = compare_methods(
-        chosen, directory, console, workers or default_workers(chosen), checkpoint_every=checkpoint_every
+        chosen, directory, console, workers or default_workers(chosen), checkpoint_every=checkpoint_every, log=log
     )
     console.print(f"\nReport: {report}" if report else "\nNo report: every run failed", soft_wrap=True)
     return 1 if failed else 0

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -43,6 +43,9 @@ class Outcome:
     error: str = ""
 
 
+One = Callable[[Recipe, Callable[[Progress], None]], Outcome]  # trains a run, telling of its progress
+
+
 def compare(
     recipe: Recipe,
     directory: Path,
@@ -50,30 +53,30 @@ def compare(
     workers: int = 1,
     *,
     checkpoint_every: float = CHECKPOINT_SECONDS,
+    log: Sequence[str] = (),
 ) -> tuple[Path | None, int]:
     """Train all runs of ``recipe`` under ``directory``, time them against dense, and report.
 
     Returns the report's path, None where every run failed, and the number of failed runs.
 
     Finished runs are taken as they are, others go on from their last checkpoint. ``workers`` processes train at once,
-    each with its share of the cores. A run whose loss diverges is named and the others go on. Raises InUseError where
-    another live process works in ``directory``.
+    each with its share of the cores; the arguments after it are those of `runs.train`. A run whose loss diverges is
+    named and the others go on. Raises InUseError where another live process works in ``directory``.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    one = partial(_one, directory=directory / "runs", checkpoint_every=checkpoint_every, log=log)
     with alone(directory):
-        return _compare(recipe, directory, console, workers, checkpoint_every)
+        return _compare(recipe, directory, console, workers, one)
 
 
-def _compare(
-    recipe: Recipe, directory: Path, console: Console, workers: int, checkpoint_every: float
-) -> tuple[Path | None, int]:
+def _compare(recipe: Recipe, directory: Path, console: Console, workers: int, one: One) -> tuple[Path | None, int]:
     runs = list(recipe.runs())
     write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in runs]}))
     console.print(f"{len(runs)} runs on {recipe.data}, in {directory}")
     failed: set[str] = set()
     with Display(console, runs) as display:
-        for outcome in _all(runs, directory / "runs", workers, display.tell, checkpoint_every):
+        for outcome in _all(runs, workers, display.tell, one):
             display.finished(outcome.recipe, outcome.result, outcome.error)
             failed |= set() if outcome.result else {outcome.recipe.name()}
     if len(failed) == len(runs):
@@ -90,15 +93,15 @@ def default_workers(recipe: Recipe) -> int:
     return min(8, os.cpu_count() or 1) if on_cpu else 1
 
 
-def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell, checkpoint_every: float) -> Iterator[Outcome]:
+def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Outcome]:
     if workers == 1:
         for run in runs:
-            yield _one(run, directory, partial(tell, run.name()), checkpoint_every)
+            yield one(run, partial(tell, run.name()))
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     news: Queue[tuple[str, Progress]] = spawn.Queue()
     with _pool(workers, spawn, news) as pool, _survivors():
-        waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, checkpoint_every) for run in runs}
+        waiting = {pool.submit(_remote, run.model_dump(mode="json"), one) for run in runs}
         while waiting:
             done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
             _pass_on(news, tell)
@@ -146,14 +149,16 @@ def _end_with_study() -> None:
     os._exit(1)
 
 
-def _remote(values: dict[str, Any], directory: Path, checkpoint_every: float) -> Outcome:
+def _remote(values: dict[str, Any], one: One) -> Outcome:
     run = parse(values)
-    return _one(run, directory, lambda progress: _news.put((run.name(), progress)), checkpoint_every)
+    return one(run, lambda progress: _news.put((run.name(), progress)))
 
 
-def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None], checkpoint_every: float) -> Outcome:
+def _one(
+    run: Recipe, tell: Callable[[Progress], None], directory: Path, checkpoint_every: float, log: Sequence[str]
+) -> Outcome:
     try:
-        return Outcome(run, train(run, directory, tell, checkpoint_every=checkpoint_every))
+        return Outcome(run, train(run, directory, tell, checkpoint_every=checkpoint_every, log=log))
     except DIVERGED as error:
         return Outcome(run, None, str(error))
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from lightning_fabric.loggers.logger import Logger
@@ -34,10 +35,18 @@ class Log:
         for logger in self.loggers:
             logger.log_hyperparams(dict(recipe))
 
-    def finish(self) -> None:
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish("success" if kind is None else "failed")
+
+    def finish(self, status: str = "success") -> None:
         """Close the run everywhere, so that another of the same process gets its own."""
         for logger in self.loggers:
-            logger.finalize("success")
+            logger.finalize(status)
             finish = getattr(getattr(logger, "experiment", None), "finish", None)
             if finish is not None:  # W&B's run, which would take the lines of the next one too
                 finish()

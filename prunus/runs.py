@@ -7,7 +7,7 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -16,6 +16,7 @@ import yaml
 
 from prunus import checkpoints
 from prunus.allocation import CollapseWarning
+from prunus.loggers import Log, loggers
 from prunus.outcome import outcome
 from prunus.packing import save_packed
 from prunus.prepare import Prepared, prepare
@@ -40,32 +41,38 @@ Tell = Callable[[Progress], None]
 
 
 def train(
-    recipe: Recipe, directory: Path, tell: Tell, *, checkpoint_every: float = CHECKPOINT_SECONDS
+    recipe: Recipe,
+    directory: Path,
+    tell: Tell,
+    *,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+    log: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train a run's recipe in ``directory / recipe.name()`` and return its result, or the one that is there already.
 
-    A run that was killed goes on from its last checkpoint; one is written every ``checkpoint_every`` seconds. Raises
-    InUseError where another live process trains the same run.
+    A run that was killed goes on from its last checkpoint; one is written every ``checkpoint_every`` seconds. ``log``
+    names loggers that get the lines of metrics too. Raises InUseError where another live process trains the same run.
     """
     home = directory / recipe.name()
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):
         if not (home / "result.json").is_file():
-            _train(recipe, home, tell, checkpoint_every)
+            _train(recipe, home, tell, checkpoint_every, log)
         checkpoints.remove(home / "checkpoints")
     result: dict[str, Any] = json.loads((home / "result.json").read_text())
     return result
 
 
-def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float) -> None:
+def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log: Sequence[str]) -> None:
     for left in home.glob("*.partial"):  # by a process that was killed while it wrote
         left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers
         prepared = prepare(recipe)
-        with (home / "metrics.jsonl").open("a") as metrics:
-            loop = Loop(recipe, prepared, home / "checkpoints", metrics, tell, checkpoint_every)
+        with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
+            also.hyperparameters(recipe.resolved())
+            loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
             loop.resume_()
             loop.run_()
     save_packed(home / "model.safetensors", prepared.model.state_dict())
@@ -80,6 +87,7 @@ class Loop:
     prepared: Prepared
     folder: Path
     metrics: TextIO
+    log: Log
     tell: Tell
     checkpoint_every: float
     seconds: float = 0.0  # of training alone
@@ -133,6 +141,7 @@ class Loop:
         }
         self.metrics.write(json.dumps(line) + "\n")
         self.metrics.flush()
+        self.log(line, step.number)
         self._note("")
 
     def _checkpoint(self, number: int) -> None:

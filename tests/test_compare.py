@@ -49,11 +49,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods of the runs that were asked for, in order."""
     names: list[str] = []
 
-    def recorded(
-        recipe: Recipe, directory: Path, tell: Callable[[Progress], None], *, checkpoint_every: float
-    ) -> dict[str, Any]:
+    def recorded(recipe: Recipe, directory: Path, tell: Callable[[Progress], None], **options: Any) -> dict[str, Any]:
         names.extend(recipe.method)
-        return train(recipe, directory, tell, checkpoint_every=checkpoint_every)
+        return train(recipe, directory, tell, **options)
 
     monkeypatch.setattr(compare_module, "train", recorded)
     return names
@@ -125,11 +123,11 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
     recorded = compare_module.train
 
     def interrupted(
-        recipe: Recipe, directory: Path, tell: Callable[[Progress], None], *, checkpoint_every: float
+        recipe: Recipe, directory: Path, tell: Callable[[Progress], None], **options: Any
     ) -> dict[str, Any]:
         if len(started) == 2:
             raise KeyboardInterrupt
-        return recorded(recipe, directory, tell, checkpoint_every=checkpoint_every)
+        return recorded(recipe, directory, tell, **options)
 
     monkeypatch.setattr(compare_module, "train", interrupted)
     assert prunus("compare", path, "--out", study, "--workers", 1) == 130

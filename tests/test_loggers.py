@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny import prunus, read_lines, tiny, written
 
 from prunus.loggers import Log, loggers
+from prunus.runs import train
 from prunus.tables import RecipeError
 
 RECIPE = {"data": "digits", "method": {"gmp": {"update_every": 5}}}
@@ -94,3 +96,19 @@ def test_without_loggers_nothing_happens(tmp_path: Path) -> None:
     log(LINES[0], step=1)
     log.finish()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_logs_every_line_of_its_metrics(tmp_path: Path) -> None:
+    (run,) = tiny().runs()
+    train(run, tmp_path, lambda progress: None, log=["tensorboard"])
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(tmp_path / run.name() / "tensorboard")).Reload()
+    logged = [(event.step, pytest.approx(event.value)) for event in events.Scalars("accuracy")]
+    lines = read_lines(tmp_path / run.name() / "metrics.jsonl")
+    assert logged == [(line["step"], line["accuracy"]) for line in lines]
+
+
+def test_an_unknown_logger_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert prunus("train", written(tmp_path), "--out", tmp_path, "--log", "wnadb") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no logger is called 'wnadb'; did you mean 'wandb'?" in line
