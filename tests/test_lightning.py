@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from cases import (
     CASE,
     SEED,
@@ -199,6 +200,23 @@ def test_what_is_saved_after_the_end_is_no_point_to_resume_from(tmp_path: Path) 
 def test_a_fit_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="give it max_steps or max_epochs"):
         trainer(tmp_path, Sparsify(CASE["gmp"].method()), epochs=-1).fit(Module(), loader())
+
+
+@pytest.mark.filterwarnings("ignore:.*find_unused_parameters|.*barrier|.*destroy_process_group")
+def test_ddp_takes_masks_and_refuses_what_changes_how_weights_are_computed(tmp_path: Path) -> None:
+    callback = Sparsify(CASE["gmp"].method())
+    trainer(tmp_path, callback, strategy="ddp").fit(Module(), loader())
+    assert callback.sparsifier.sparsity() == SPARSITY
+    with pytest.raises(RuntimeError, match="DDPStrategy wraps the module in DDP before there is an optimizer"):
+        trainer(tmp_path, Sparsify(CASE["dpf"].method()), strategy="ddp").fit(Module(), loader())
+    dist.destroy_process_group()
+
+
+def test_a_strategy_that_shards_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = trainer(tmp_path, Sparsify(CASE["gmp"].method()))
+    monkeypatch.setattr(type(fit.strategy), "restore_checkpoint_after_setup", True)
+    with pytest.raises(RuntimeError, match="SingleDeviceStrategy shards the weights, which masks need whole"):
+        fit.fit(Module(), loader())
 
 
 def test_accumulation_and_bf16(tmp_path: Path) -> None:
