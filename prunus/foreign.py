@@ -17,7 +17,7 @@ def read_foreign(saved: Mapping[str, object]) -> tuple[Tensors, Masks]:
     """Plain weights with the zeros in place, and the masks that a tool kept, both by the model's own names.
 
     Reads ``torch.nn.utils.prune`` (``X_orig`` and ``X_mask``) and ``torch.ao.pruning`` (``parametrizations.X.original``
-    and a mask for it, of each weight or of each row). The latter leaves its masks out of the model's state dict: save
+    and a mask for it, of each weight or of each row). The latter leaves its masks out of the model's state dict: give
     ``{"model": model.state_dict(), "sparsifier": sparsifier.state_dict()}``. Any other state dict passes unchanged,
     with no masks; `masks_from_zeros` makes some. A checkpoint that holds the state dict under ``state_dict``,
     ``model_state_dict`` or ``model`` is looked into, and a prefix of DDP or ``torch.compile`` on every name goes.
@@ -64,8 +64,8 @@ def _masked(key: str, state: Mapping[str, Tensor]) -> tuple[str, list[str]] | No
     masks = [other for other in beside if other.endswith(".mask")]
     if not beside:
         raise ValueError(
-            f"{key} needs a mask and its state dict holds none; torch.ao.pruning keeps them in the sparsifier: save "
-            "{'model': model.state_dict(), 'sparsifier': sparsifier.state_dict()}, or call squash_mask() before saving"
+            f"{key} needs a mask and its state dict holds none; torch.ao.pruning keeps them in the sparsifier: call "
+            "its squash_mask() before saving, or give read_foreign both state dicts, as 'model' and 'sparsifier'"
         )
     return (match[1] + match[2], masks) if masks == beside else None  # other parametrizations stay as they are
 
