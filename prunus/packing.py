@@ -189,6 +189,6 @@ def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
     found = {}
     for name, tensor in state.items():
         same = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
-        if first.setdefault(same, name) != name and tensor.numel():
+        if first.setdefault(same, name) != name:
             found[name] = first[same]
     return found

@@ -78,9 +78,9 @@ def test_masks_of_the_sparsifier_of_torch_ao() -> None:
 class RowMask(nn.Module):
     """As the structured pruner of torch.ao.pruning has it: a mask of rows, kept in the state dict."""
 
-    def __init__(self) -> None:
+    def __init__(self, kept: tuple[int, ...] = (1, 0, 1, 1, 0, 1)) -> None:
         super().__init__()
-        self.register_buffer("mask", torch.tensor([1, 0, 1, 1, 0, 1]))
+        self.register_buffer("mask", torch.tensor(kept))
 
     def forward(self, weight: Tensor) -> Tensor:
         return self.get_buffer("mask").reshape(-1, 1) * weight
@@ -93,6 +93,33 @@ def test_masks_of_rows_in_the_state_dict_itself() -> None:
     assert masks["4.weight"].shape == (6, 32)
     assert masks["4.weight"].all(1).tolist() == [True, False, True, True, False, True]
     assert_plain(weights, masks, tool)
+
+
+def test_masks_on_top_of_each_other_all_count() -> None:
+    tool = network()
+    for kept in ((1, 0, 1, 1, 0, 1), (1, 1, 0, 1, 0, 1)):
+        parametrize.register_parametrization(tool[4], "weight", RowMask(kept))
+    weights, masks = read_foreign(tool.state_dict())
+    assert masks["4.weight"].all(1).tolist() == [True, False, False, True, False, True]
+    assert_plain(weights, masks, tool)
+
+
+class Scale(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(2.0))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.get_buffer("factor") * weight
+
+
+def test_a_mask_among_other_parametrizations_is_left_to_its_owner() -> None:
+    tool = network()
+    for parametrization in (RowMask(), Scale()):
+        parametrize.register_parametrization(tool[4], "weight", parametrization)
+    weights, masks = read_foreign(tool.state_dict())
+    assert weights.keys() == tool.state_dict().keys()
+    assert masks == {}
 
 
 def test_a_bare_layer() -> None:
