@@ -110,6 +110,24 @@ def test_a_long_gap_makes_the_mask_smaller(tmp_path: Path) -> None:
         assert_same(load_packed(tmp_path / "model.safetensors")[0], {"weight": weight})
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_reader_in_the_documentation_reads_every_layout(tmp_path: Path, bf16: bool) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    (code,) = (part for part in page.split("```python\n") if "def read_packed" in part)
+    namespace: dict[str, object] = {}
+    exec(code.split("\n\n\narrays = ")[0], namespace)
+    tied = sparse(60, 70, density=0.05)
+    tied[20:40] = 0  # a gap of more than 255
+    state = {"gaps": tied, "mask": sparse(60, 70, density=0.4), "dense": torch.randn(4, 5), "again": tied}
+    state |= {"steps": torch.tensor(7), "nothing": torch.zeros(40, 50)}
+    save_packed(tmp_path / "model.safetensors", state, bf16=bf16)
+    assert {"gaps": "gaps", "mask": "mask"}.items() <= layouts(tmp_path / "model.safetensors").items()
+    found = namespace["read_packed"](tmp_path / "model.safetensors")
+    expected = load_packed(tmp_path / "model.safetensors")[0]
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_the_mask_is_the_one_of_masks(tmp_path: Path) -> None:
     weight = sparse(37, 41, density=0.4)
     save_packed(tmp_path / "model.safetensors", {"weight": weight})
