@@ -25,6 +25,7 @@ Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
 Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
+ExportFormat = Literal["safetensors", "packed", "onnx"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -164,6 +165,36 @@ def report(directory: Path) -> int:
     written = write_report(directory)
     print_table(directory, console)
     console.print(f"\nReport: {written}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def export(
+    run: Path,
+    *,
+    format: ExportFormat = "safetensors",
+    bf16: Annotated[bool, Parameter(negative=())] = False,
+    zstd: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+) -> int:
+    """Write a trained network as a file for others.
+
+    Parameters
+    ----------
+    run
+        The directory of a finished run, or a file of weights.
+    format
+        ``safetensors`` has plain names and shapes and loads anywhere; ``packed`` keeps no zeros; ``onnx`` is a graph.
+    bf16
+        Round the weights to bfloat16; biases and statistics stay as they are.
+    zstd
+        Compress the whole file, by custom named .safetensors.zst.
+    out
+        The file to write; in the run's directory by default.
+    """
+    from prunus.export import export as export_network
+
+    print(export_network(run, format, bf16=bf16, zstd=zstd, out=out))
     return 0
 
 

@@ -174,7 +174,8 @@ def _entry(layout: Layout, tensor: Tensor) -> Entry:
 
 
 def _described(metadata: Mapping[str, str], entries: dict[str, Entry], aliases: dict[str, str]) -> dict[str, str]:
-    return {**metadata, KEY: json.dumps({"version": VERSION, "tensors": entries, "aliases": aliases})}
+    layout = {"version": VERSION, "tensors": entries, "aliases": aliases}
+    return {**metadata, KEY: json.dumps(layout, separators=(",", ":"))}
 
 
 def _stored(tensor: Tensor, bf16: bool) -> Tensor:
@@ -189,6 +190,6 @@ def _aliases(state: Mapping[str, Tensor]) -> dict[str, str]:
     found = {}
     for name, tensor in state.items():
         same = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
-        if first.setdefault(same, name) != name and tensor.numel():
+        if first.setdefault(same, name) != name:
             found[name] = first[same]
     return found

@@ -48,7 +48,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: Mapping[str, str], com
     for name, tensor in ordered:
         begin, end = end, end + tensor.nbytes
         header[name] = {"dtype": code(tensor.dtype), "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    head = json.dumps(header).encode()
+    head = json.dumps(header, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
 
     def write(file: BinaryIO) -> None:

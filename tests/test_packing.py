@@ -94,6 +94,40 @@ def test_each_tensor_takes_its_smallest_layout(tmp_path: Path, density: float, l
     assert path.stat().st_size <= min(best, weight.nbytes) + 400
 
 
+def test_a_small_tensor_is_not_worth_two_names(tmp_path: Path) -> None:
+    save_packed(tmp_path / "model.safetensors", {"weight": sparse(10, 10, density=0.5)})
+    assert layouts(tmp_path / "model.safetensors") == {}
+
+
+def test_a_long_gap_makes_the_mask_smaller(tmp_path: Path) -> None:
+    weight = torch.zeros(80_000)
+    weight[:9900] = 1
+    for last, layout in ((10_000, "gaps"), (79_999, "mask")):
+        weight[9900:] = 0
+        weight[last] = 1
+        save_packed(tmp_path / "model.safetensors", {"weight": weight})
+        assert layouts(tmp_path / "model.safetensors") == {"weight": layout}
+        assert_same(load_packed(tmp_path / "model.safetensors")[0], {"weight": weight})
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_the_reader_in_the_documentation_reads_every_layout(tmp_path: Path, bf16: bool) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "export.md").read_text()
+    (code,) = (part for part in page.split("```python\n") if "def read_packed" in part)
+    namespace: dict[str, object] = {}
+    exec(code.split("\n\n\narrays = ")[0], namespace)
+    tied = sparse(60, 70, density=0.05)
+    tied[20:40] = 0  # a gap of more than 255
+    state = {"gaps": tied, "mask": sparse(60, 70, density=0.4), "dense": torch.randn(4, 5), "again": tied}
+    state |= {"steps": torch.tensor(7), "nothing": torch.zeros(40, 50)}
+    save_packed(tmp_path / "model.safetensors", state, bf16=bf16)
+    assert {"gaps": "gaps", "mask": "mask"}.items() <= layouts(tmp_path / "model.safetensors").items()
+    found = namespace["read_packed"](tmp_path / "model.safetensors")
+    expected = load_packed(tmp_path / "model.safetensors")[0]
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], tensor) for name, tensor in expected.items())
+
+
 def test_the_mask_is_the_one_of_masks(tmp_path: Path) -> None:
     weight = sparse(37, 41, density=0.4)
     save_packed(tmp_path / "model.safetensors", {"weight": weight})
@@ -152,6 +186,8 @@ def test_shared_tensors_are_stored_once_and_shared_again(tmp_path: Path) -> None
 def test_views_of_one_memory_come_back_as_they_were(tmp_path: Path) -> None:
     flat = torch.randn(60)
     state = {"all": flat, "table": flat.view(6, 10), "turned": flat.view(6, 10).T, "first": flat[:7], "rest": flat[7:]}
+    square = torch.randn(5, 5)
+    state |= {"square": square, "transposed": square.T, "nothing": torch.empty(0), "void": torch.empty(0)}
     for save in (save_packed, save_dense):
         save(tmp_path / "model.safetensors", state)
         assert_same(load_packed(tmp_path / "model.safetensors")[0], state)
@@ -172,10 +208,21 @@ def test_channels_last_weights_come_back(tmp_path: Path) -> None:
 
 def test_the_same_weights_make_the_same_file(tmp_path: Path) -> None:
     metadata = {f"key{number}": "value" for number in range(20)}
-    files = [tmp_path / name for name in ("first", "second")]
-    for path in files:
-        save_packed(path, {"weight": sparse(100, 100)}, metadata=metadata)
-    assert files[0].read_bytes() == files[1].read_bytes()
+    state = {"weight": sparse(100, 100), "bias": torch.randn(3)}
+    save_packed(tmp_path / "first", state, metadata=metadata)
+    save_packed(tmp_path / "second", dict(reversed(state.items())), metadata=dict(reversed(metadata.items())))
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_every_tensor_is_aligned_to_its_size(tmp_path: Path) -> None:
+    for length in range(8):
+        state = {"a" * length: torch.ones(3, dtype=torch.bool), "b": torch.ones(3).half(), "c": torch.ones(3)}
+        save_dense(tmp_path / "model.safetensors", state)
+        content = (tmp_path / "model.safetensors").read_bytes()
+        head = int.from_bytes(content[:8], "little")
+        assert head % 8 == 0
+        header = json.loads(content[8 : 8 + head])
+        assert all(header[name]["data_offsets"][0] % tensor.element_size() == 0 for name, tensor in state.items())
 
 
 def test_plain_files_load(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ LAYERS = (
     {"tables"},
     {"recipes"},
     {"prepare"},
-    {"outcome", "checkpoints", "loggers"},
+    {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
     {"timing", "display", "check", "report", "testing", "export"},
     {"compare"},
