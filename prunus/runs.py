@@ -20,6 +20,7 @@ from prunus.loggers import Log, loggers
 from prunus.outcome import outcome
 from prunus.packing import save_packed
 from prunus.prepare import Prepared, prepare
+from prunus.provenance import provenance
 from prunus.recipes import Recipe
 from prunus.storage import alone, write_atomically
 from prunus.training import Step
@@ -75,8 +76,10 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
             loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
             loop.resume_()
             loop.run_()
-    save_packed(home / "model.safetensors", prepared.model.state_dict())
-    write_atomically(home / "result.json", json.dumps(outcome(recipe, prepared, loop.seconds), indent=1))
+    result = outcome(recipe, prepared, loop.seconds)
+    origin = provenance(recipe, prepared.data, result["realised_sparsity"])
+    save_packed(home / "model.safetensors", prepared.model.state_dict(), metadata=origin.metadata())
+    write_atomically(home / "result.json", json.dumps(result, indent=1))
 
 
 @dataclass
