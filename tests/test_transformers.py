@@ -1,10 +1,12 @@
 """Hugging Face: the callback reaches its sparsity, and a resumed training ends where an uninterrupted one does."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from cases import CASE, SEED, SPARSITY, Case, equal, plain
 from torch import Tensor, nn
 
@@ -17,6 +19,14 @@ from prunus.methods import METHODS  # noqa: E402
 STEPS, SAVED = 12, 7  # SAVED lies inside the second of three epochs, when masks have changed
 PROBES = ("snip-batches", "grasp-batches", "synflow")  # their batches do not fit a transformer
 RESUMED = [case for name, case in CASE.items() if name not in PROBES]
+
+
+@pytest.fixture(autouse=True)
+def no_precision_left_behind() -> Iterator[None]:
+    """accelerate, inside the Trainer, keeps its settings for whatever comes next in the process."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
 
 
 def bert(seed: int = 0) -> nn.Module:
@@ -74,9 +84,8 @@ def check_resume(case: Case, home: Path, early: bool) -> None:
     assert equal(other.state_dict(), model.state_dict())
 
 
-@pytest.mark.parametrize("name", ["rigl", "dpf"])
-def test_a_resumed_training_ends_bit_for_bit_the_same(name: str, tmp_path: Path) -> None:
-    check_resume(CASE[name], tmp_path, early=False)
+def test_a_resumed_training_ends_bit_for_bit_the_same(tmp_path: Path) -> None:
+    check_resume(CASE["rigl"], tmp_path, early=False)
 
 
 def test_attached_before_the_trainer_it_resumes_too(tmp_path: Path) -> None:
@@ -101,9 +110,8 @@ def test_trains_as_a_plain_loop_does(tmp_path: Path) -> None:
     assert all(not plain(model)[name][~mask].any() for name, mask in callback.sparsifier.masks.items())
 
 
-@pytest.mark.parametrize("name", ["dpf"])
-def test_a_checkpoint_is_a_model_with_the_weights_in_use(name: str, tmp_path: Path) -> None:
-    sparsifier, _ = fit(tmp_path, CASE[name], early=False)
+def test_a_checkpoint_is_a_model_with_the_weights_in_use(tmp_path: Path) -> None:
+    sparsifier, _ = fit(tmp_path, CASE["dpf"], early=False)
     home = tmp_path / f"checkpoint-{SAVED}"
     saved = transformers.BertForSequenceClassification.from_pretrained(home)
     state = torch.load(home / FILE, weights_only=True)["sparsifier"]
@@ -125,6 +133,7 @@ def test_what_cannot_work_is_said_at_once(tmp_path: Path) -> None:
         trainer(tmp_path, model, callback).train()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_its_masks_is_not_resumed(tmp_path: Path) -> None:
     fit(tmp_path, CASE["gmp"], early=False)
     (tmp_path / f"checkpoint-{SAVED}" / FILE).unlink()
