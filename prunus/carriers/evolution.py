@@ -49,7 +49,7 @@ class Evolution:
         weights = {name: weight.detach() for name, weight in self.site.weights.items()}
         device = next(iter(weights.values())).device
         generator = seeded(self.site.seed, "masks", moment, device=device)
-        masks = update(State(weights, self.masks, self._signals(update), progress, generator))
+        masks = update(State(weights, self.masks, self._signals(update), progress, generator, in_place=True))
         for name, mask in masks.items():
             self.masks[name].copy_(mask)
 
