@@ -11,6 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from peers import SPARSITY, Attach, dense, header, mask_buffer, ours, torch_prune, training
@@ -32,7 +33,7 @@ VARIANTS: dict[str, tuple[Attach, Attach | None]] = {
 }
 
 
-def ratios(network: str, attach: Attach, blocks: int) -> list[float]:
+def ratios(network: str, blocks: int, attach: Attach) -> list[float]:
     """The time of a block of steps beside that of a dense block, again and again; each is first every second time."""
     plain, other = training(network, dense), training(network, attach)
     count = STEPS_OF_BLOCK[network]
@@ -77,7 +78,7 @@ def main() -> None:
     for network in options.networks:
         print(f"\n{network:<30} {'step':>7}  {'quartiles':<14}  {'with update':>11} {'every ' + str(UPDATE_EVERY):>10}")
         for name in VARIANTS:
-            print(row(name, lambda attach: ratios(network, attach, options.blocks)), flush=True)
+            print(row(name, partial(ratios, network, options.blocks)), flush=True)
 
 
 if __name__ == "__main__":

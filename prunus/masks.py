@@ -1,5 +1,6 @@
 """Masks live outside the model, in a dictionary keyed by parameter name; weights are projected onto them."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -134,6 +135,15 @@ def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
     """The bool mask of ``shape`` that `pack` packed."""
     bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
     return bits.reshape(-1)[: math.prod(shape)].bool().view(*shape)
+
+
+def masks_hash(masks: Masks) -> str:
+    """SHA-256 of names, shapes and bits: the same for the same masks on any device and in any memory layout."""
+    digest = hashlib.sha256()
+    for name in sorted(masks):
+        digest.update(f"{name}{tuple(masks[name].shape)}".encode())
+        digest.update(pack(masks[name]).cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _same_dense_layout(tensor: Tensor, mask: Tensor) -> bool:

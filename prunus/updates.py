@@ -17,12 +17,15 @@ from prunus.ranking import top_k
 from prunus.schedules import Schedule
 from prunus.signals import Gradient, Signal
 
+START_TOLERANCE = 0.005  # budgets of layers are rounded, so a network asked for 0.9 may have 0.9004
+
 
 @dataclass(frozen=True)
 class State:
     """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator.
 
-    With ``in_place`` a rule may write the new masks into the present ones.
+    ``floor`` is the sparsity that training began with; a rule may not end below it. With ``in_place`` a rule may write
+    the new masks into the present ones.
     """
 
     weights: Tensors
@@ -30,7 +33,17 @@ class State:
     signals: Tensors | None
     progress: float
     generator: torch.Generator
+    floor: float = 0.0
     in_place: bool = False
+
+    def sparsity(self, schedule: Schedule) -> float:
+        """What the schedule asks for now, at least ``floor``. Raises ValueError for one that ends below the floor."""
+        if schedule(1.0) < self.floor - START_TOLERANCE:
+            raise ValueError(
+                f"training began at sparsity {self.floor:.4g} and cannot end at {schedule(1.0):.4g}: what was dropped "
+                f"is gone; ask for at least {self.floor:.4g}, or begin from dense weights"
+            )
+        return max(schedule(self.progress), self.floor)
 
     def scores(self, criterion: Criterion) -> Tensors:
         """The criterion's scores of every weight, shaped like the weights."""
@@ -76,7 +89,7 @@ class Prune:
     def __call__(self, state: State) -> Masks:
         among = {name: None if self.recover else mask for name, mask in state.masks.items()}
         contest = {name: state.candidates(name, self.criterion, among[name]) for name in state.weights}
-        sparsity = self.sparsity(state.progress)
+        sparsity = state.sparsity(self.sparsity)
         if is_blockwise(self.allocation):
             if state.in_place:
                 contest = {name: replace(one, into=state.masks[name]) for name, one in contest.items()}
@@ -102,7 +115,7 @@ class Resize:
 
     def __call__(self, state: State) -> Masks:
         shapes = {name: tuple(weight.shape) for name, weight in state.weights.items()}
-        counts = self.budget(shapes, self.sparsity(state.progress))
+        counts = self.budget(shapes, state.sparsity(self.sparsity))
         return {name: self._layer(name, count, state) for name, count in counts.items()}
 
     def _layer(self, name: str, count: int, state: State) -> Tensor:

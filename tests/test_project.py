@@ -18,7 +18,7 @@ PACKAGE = ROOT / "prunus"
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
-    {"criteria", "allocation", "budgets", "signals", "packing"},
+    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
     {"updates"},
     {"carriers"},
     {"methods", "sparsifier"},
@@ -39,6 +39,7 @@ ASIDE = {
     "parametrizations": {"masks"},
     "ranking": {"candidates"},
     "allocation": {"budgets"},
+    "packing": {"tensor_file"},
 }
 
 # A path that only one machine has; `(?<!...)` leaves URLs and relative paths alone.
