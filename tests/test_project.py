@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "prunus"
 
 LAYERS = (
-    {"masks", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
+    {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
     {"updates"},
@@ -37,6 +37,7 @@ LAYER = {module: number for number, layer in enumerate(LAYERS) for module in lay
 # Imports inside one layer, each allowed by name; `randomness` is open to all.
 ASIDE = {
     "parametrizations": {"masks"},
+    "ranking": {"candidates"},
     "allocation": {"budgets"},
     "packing": {"tensor_file"},
 }

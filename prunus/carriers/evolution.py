@@ -1,6 +1,7 @@
 """Masks that change by a rule at its cadence: shared by the carriers that hold masks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -50,14 +51,13 @@ class Evolution:
     def run_(self, update: Update, progress: float, moment: str) -> None:
         """Set the masks by ``update`` now."""
         weights = {name: weight.detach() for name, weight in self.site.weights.items()}
-        for name, mask in self.decide(update, weights, progress, moment).items():
-            self.masks[name].copy_(mask)
+        state = self._state(update, weights, progress, moment)
+        for name, mask in update(replace(state, in_place=True)).items():
+            self.masks[name].copy_(mask)  # nothing happens where the rule wrote in place
 
     def decide(self, update: Update, weights: Tensors, progress: float, moment: str) -> Masks:
         """The masks that ``update`` would set for ``weights``."""
-        device = next(iter(weights.values())).device
-        generator = seeded(self.site.seed, "masks", moment, device=device)
-        return update(State(weights, self.masks, self._signals(update), progress, generator, self.floor))
+        return update(self._state(update, weights, progress, moment))
 
     def state_dict(self) -> dict[str, Tensors]:
         """The masks at one bit a weight, and the memory."""
@@ -68,6 +68,11 @@ class Evolution:
         for name, mask in self.masks.items():
             mask.copy_(unpack(state["masks"][name].to(mask.device), mask.shape))
         self.memory = {name: value.to(self.masks[name].device).clone() for name, value in state["memory"].items()}
+
+    def _state(self, update: Update, weights: Tensors, progress: float, moment: str) -> State:
+        device = next(iter(weights.values())).device
+        generator = seeded(self.site.seed, "masks", moment, device=device)
+        return State(weights, self.masks, self._signals(update), progress, generator, self.floor)
 
     def _signals(self, update: Update) -> Tensors | None:
         if update.signal is None:
