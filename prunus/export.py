@@ -1,7 +1,6 @@
 """Trained networks as files for others, and back: dense-keyed or packed safetensors, and ONNX."""
 
 import logging
-import pickle
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,15 +12,14 @@ from typing import Literal
 import torch
 from torch import nn
 
-from prunus.foreign import read_foreign
 from prunus.masks import Tensors, sparsity_of
-from prunus.packing import load_packed, save_dense, save_packed
+from prunus.packing import save_dense, save_packed
 from prunus.provenance import Provenance, from_metadata
+from prunus.state_file import read_state
 from prunus.storage import write_atomically
 
 Format = Literal["safetensors", "packed", "onnx"]
 WEIGHTS = "model.safetensors"  # of a finished run, in its directory
-TORCH_SUFFIXES = (".pt", ".pth")
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,7 @@ def read(path: Path) -> Saved:
     if path.is_dir() and not (path / WEIGHTS).is_file():
         raise ValueError(f"{path} must be the directory of a finished run, but holds no {WEIGHTS}; train it to its end")
     file = path / WEIGHTS if path.is_dir() else path
-    if file.suffix in TORCH_SUFFIXES:
-        return Saved(file, read_foreign(_torch_saved(file))[0], None)
-    state, metadata = load_packed(file)
+    state, metadata = read_state(file)
     return Saved(file, state, from_metadata(metadata))
 
 
@@ -122,21 +118,6 @@ def _default(source: Path, format: Format, bf16: bool, zstd: bool) -> Path:
     if source.is_dir():
         return source / f"{name}{suffix}"
     return source.with_name(f"{source.name.split('.')[0]}-{name}{suffix}")
-
-
-def _torch_saved(path: Path) -> Mapping[str, object]:
-    with path.open("rb") as file:
-        try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load raises what the bytes happen to lead to
-            reason = "holds more than tensors" if isinstance(error, pickle.UnpicklingError) else "is not whole"
-            raise ValueError(
-                f"{path} must be a state dict that torch.save wrote, but {reason} ({type(error).__name__}); save "
-                "model.state_dict() again"
-            ) from error
-    if not isinstance(saved, Mapping):
-        raise ValueError(f"{path} must hold a state dict, got {type(saved).__name__}; save model.state_dict()")
-    return saved
 
 
 def _onnx(saved: Saved, metadata: Mapping[str, str]) -> bytes:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -126,15 +127,14 @@ def sparsity_of(masks: Iterable[Tensor]) -> float:
 
 
 def pack(mask: Tensor) -> Tensor:
-    """The mask at one bit a weight: uint8 of length ceil(n / 8), the lowest bit first, in flat index order."""
-    bits = nn.functional.pad(mask.detach().reshape(-1).to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(1, dtype=torch.uint8)
+    """The mask at one bit a weight, on the CPU: uint8 of length ceil(n / 8), the lowest bit first, in flat order."""
+    return torch.from_numpy(np.packbits(mask.detach().reshape(-1).cpu().numpy(), bitorder="little"))
 
 
 def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The bool mask of ``shape`` that `pack` packed."""
-    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
-    return bits.reshape(-1)[: math.prod(shape)].bool().view(*shape)
+    """The bool mask of ``shape``, on the CPU, that `pack` packed."""
+    bits = np.unpackbits(packed.cpu().numpy(), count=math.prod(shape), bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_)).view(*shape)
 
 
 def masks_hash(masks: Masks) -> str:
@@ -142,7 +142,7 @@ def masks_hash(masks: Masks) -> str:
     digest = hashlib.sha256()
     for name in sorted(masks):
         digest.update(f"{name}{tuple(masks[name].shape)}".encode())
-        digest.update(pack(masks[name]).cpu().numpy().tobytes())
+        digest.update(pack(masks[name]).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate
 from prunus.masks import Masks, prunable, sparsity_of
-from prunus.packing import load_packed
 from prunus.recipes import Recipe, Single, modules, single, start_file
 from prunus.sparsifier import Sparsifier, sparsify
+from prunus.state_file import read_state
 from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
 from prunus.updates import START_TOLERANCE
@@ -145,7 +145,7 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
 def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
     """Load the recipe's start into ``model``; the masks of what it has left, None where it is dense."""
     path = start_file(recipe.start or "")
-    state, _ = load_packed(path)
+    state, _ = read_state(path)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

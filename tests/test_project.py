@@ -19,7 +19,7 @@ LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
-    {"updates"},
+    {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
     {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},

@@ -66,7 +66,7 @@ class Evolution:
     def load_state_dict(self, state: dict[str, Tensors]) -> None:
         """Take masks and memory back, in place."""
         for name, mask in self.masks.items():
-            mask.copy_(unpack(state["masks"][name].to(mask.device), mask.shape))
+            mask.copy_(unpack(state["masks"][name], mask.shape))
         self.memory = {name: value.to(self.masks[name].device).clone() for name, value in state["memory"].items()}
 
     def _state(self, update: Update, weights: Tensors, progress: float, moment: str) -> State:
