@@ -1,59 +1,49 @@
-"""What a masked training step costs beside a dense one: paired blocks in one process, on synthetic images.
+"""What a sparse training step costs beside a dense one: paired blocks of steps in one process, on synthetic images.
 
-    python benchmarks/step_overhead.py [--blocks 20] [--threads 1]
+    python benchmarks/step_overhead.py [--blocks 20] [--threads 1] [--networks resnet20 mlp]
 
-Prints the median ratio of step times (1.00 = dense) and its quartiles; absolute times are the machine's own.
+Prints the median of the paired ratios (1.00 = dense) with its quartiles, for steps without an update of the masks; the
+same where every step updates them; and what follows for an update every 100 steps.
 """
 
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
-from torch import nn
-from torch.nn.utils import prune
+from peers import SPARSITY, Attach, dense, header, mask_buffer, ours, torch_prune, training
 
-from prunus import sparsify
-from prunus.methods import dpf, gmp, random_pruning, rigl
-from prunus.models import MODELS
+from prunus.allocation import CollapseWarning
+from prunus.methods import gmp, rigl, snip
 
 STEPS_OF_BLOCK = {"resnet20": 2, "mlp": 4}
-Attach = Callable[[nn.Module, torch.optim.Optimizer], object]
+NEVER, UPDATE_EVERY = 1_000_000, 100
 
-METHODS: dict[str, Attach] = {
-    "dense again": lambda model, optimizer: None,
-    "random, fixed masks": lambda model, optimizer: sparsify(model, optimizer, random_pruning(0.9), 10_000),
-    "gmp, update_every=100": lambda model, optimizer: sparsify(model, optimizer, gmp(0.9), 10_000),
-    "rigl, update_every=100": lambda model, optimizer: sparsify(model, optimizer, rigl(0.9), 10_000),
-    "dpf, update_every=16": lambda model, optimizer: sparsify(model, optimizer, dpf(0.9), 10_000),
-    "torch.nn.utils.prune": lambda model, optimizer: torch_prune(model),
+# How often the masks are updated -> what is attached; None where nothing is ever updated.
+VARIANTS: dict[str, tuple[Attach, Attach | None]] = {
+    "dense again": (dense, None),
+    "prunus gmp": (ours(lambda: gmp(SPARSITY, update_every=NEVER)), ours(lambda: gmp(SPARSITY, update_every=1))),
+    "prunus rigl": (ours(lambda: rigl(SPARSITY, update_every=NEVER)), ours(lambda: rigl(SPARSITY, update_every=1))),
+    "prunus snip": (ours(lambda: snip(SPARSITY)), None),
+    "torch.nn.utils.prune": (torch_prune, None),
+    "parametrization, mask buffer": (mask_buffer, None),
 }
 
 
-def torch_prune(model: nn.Module) -> None:
-    """PyTorch's own pruning: a float mask multiplied in every forward."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            prune.l1_unstructured(module, "weight", amount=0.9)
-
-
-def training(network: str, attach: Attach) -> Iterator[None]:
-    """Endless steps of SGD with momentum on one synthetic batch of 128."""
-    torch.manual_seed(0)
-    if network == "resnet20":
-        model, shape = MODELS["resnet20"]((3, 32, 32), 10), (3, 32, 32)
-    else:
-        model, shape = MODELS["mlp"]((1, 32, 32), 10, widths=(2048, 2048, 2048)), (1, 32, 32)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-    attached = attach(model, optimizer)
-    inputs, labels = torch.randn(128, *shape), torch.randint(10, (128,))
-    while True:
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(inputs), labels).backward()
-        optimizer.step()
-        yield
-    del attached
+def ratios(network: str, blocks: int, attach: Attach) -> list[float]:
+    """The time of a block of steps beside that of a dense block, again and again; each is first every second time."""
+    plain, other = training(network, dense), training(network, attach)
+    count = STEPS_OF_BLOCK[network]
+    seconds(plain, 2), seconds(other, 2)
+    found = []
+    for number in range(blocks):
+        first, second = (plain, other) if number % 2 else (other, plain)
+        times = {id(first): seconds(first, count), id(second): seconds(second, count)}
+        found.append(times[id(other)] / times[id(plain)])
+    return found
 
 
 def seconds(steps: Iterator[None], count: int) -> float:
@@ -64,22 +54,31 @@ def seconds(steps: Iterator[None], count: int) -> float:
     return time.perf_counter() - began
 
 
+def row(name: str, measure: Callable[[Attach], list[float]]) -> str:
+    """One line of the table."""
+    attach, updating = VARIANTS[name]
+    low, middle, high = statistics.quantiles(measure(attach), n=4)
+    line = f"{name:<30} {middle:7.3f}  {low:.3f} to {high:.3f}"
+    if updating is None:
+        return f"{line}  {'':>11} {middle:10.3f}"
+    each = statistics.median(measure(updating))
+    return f"{line}  {each:11.3f} {middle + (each - middle) / UPDATE_EVERY:10.3f}"
+
+
 def main() -> None:
     """Print a table for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--networks", nargs="+", default=list(STEPS_OF_BLOCK))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} thread(s), {options.blocks} pairs of blocks")
-    for network, count in STEPS_OF_BLOCK.items():
-        print(f"\n{network:<28} step time / dense   quartiles")
-        for name, attach in METHODS.items():
-            dense, ours = training(network, METHODS["dense again"]), training(network, attach)
-            seconds(dense, 2), seconds(ours, 2)
-            pairs = [(seconds(dense, count), seconds(ours, count)) for _ in range(options.blocks)]
-            low, middle, high = statistics.quantiles([sparse / plain for plain, sparse in pairs], n=4)
-            print(f"{name:<28} {middle:8.3f}            {low:.3f} to {high:.3f}", flush=True)
+    warnings.simplefilter("ignore", CollapseWarning)
+    print(header(blocks=options.blocks))
+    for network in options.networks:
+        print(f"\n{network:<30} {'step':>7}  {'quartiles':<14}  {'with update':>11} {'every ' + str(UPDATE_EVERY):>10}")
+        for name in VARIANTS:
+            print(row(name, partial(ratios, network, options.blocks)), flush=True)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
+    from prunus.export import load
     from prunus.masks import keep_count, project_, project_state_, prunable
     from prunus.ranking import top_k
     from prunus.sparsifier import Sparsifier, sparsify
@@ -25,6 +26,7 @@ _HOMES = {
     "Step": "training",
     "Training": "training",
     "keep_count": "masks",
+    "load": "export",
     "project_": "masks",
     "project_state_": "masks",
     "prunable": "masks",
@@ -42,6 +44,7 @@ __all__ = [
     "Step",
     "Training",
     "keep_count",
+    "load",
     "project_",
     "project_state_",
     "prunable",

@@ -6,25 +6,40 @@ inside it (`uniform`, `uniform_plus`, `erk`, `er`, `PerLayer`), or inside each g
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor
 
 from prunus.budgets import Budget, ErdosRenyi, LayerTable, uniform_counts, uniform_plus_counts
 from prunus.masks import Masks, Tensors, keep_count
-from prunus.ranking import refuse_nan, top_k, top_k_together
+from prunus.ranking import Contest, find_cut, refuse_nan
 
 Allocation = Callable[[Tensors, float], Masks]
+BlockwiseAllocation = Callable[[Contest, float], Masks]
+Marked = TypeVar("Marked", bound=Callable[..., object])
+
+
+def blockwise(allocation: Marked) -> Marked:
+    """Mark an allocation, as a decorator: it takes scores yet to be computed (`Candidates`) in place of tensors."""
+    allocation.blockwise = True  # type: ignore[attr-defined]
+    return allocation
+
+
+def is_blockwise(allocation: Allocation) -> TypeGuard[BlockwiseAllocation]:
+    """Whether an allocation, or its class, was marked `blockwise`."""
+    return getattr(allocation, "blockwise", False)
 
 
 class CollapseWarning(UserWarning):
     """A layer has lost all its weights but the one that its floor keeps."""
 
 
-def global_(scores: Tensors, sparsity: float) -> Masks:
+@blockwise
+def global_(scores: Contest, sparsity: float) -> Masks:
     """All weights ranked together; exact over the network.
 
     A layer that would lose everything keeps its best weight in place of the worst one elsewhere, and a CollapseWarning
@@ -33,14 +48,13 @@ def global_(scores: Tensors, sparsity: float) -> Masks:
     k = keep_count(sum(score.numel() for score in scores.values()), sparsity)
     if k < len(scores):
         raise ValueError(f"sparsity {sparsity} keeps {k} weights for {len(scores)} layers; at least one each must stay")
-    masks = top_k_together(scores, k)
-    floored: list[str] = []
-    while empty := _empty(masks):
-        floored += empty
-        masks = top_k_together(_raise_best(scores, floored), k)
-    if floored:
-        warnings.warn(_collapse(floored, sparsity), CollapseWarning, stacklevel=2)
-    return masks
+    cut, floor = find_cut(scores, k), dict[str, int]()
+    while empty := cut.empty():
+        floor |= {name: cut.best_place(name) for name in empty}
+        cut = find_cut(scores, k, floor)
+    if floor:
+        warnings.warn(_collapse(floor, sparsity), CollapseWarning, stacklevel=2)
+    return cut.masks()
 
 
 def lamp(scores: Tensors, sparsity: float) -> Masks:
@@ -51,15 +65,17 @@ def lamp(scores: Tensors, sparsity: float) -> Masks:
     return global_({name: _lamp_scores(score) for name, score in scores.items()}, sparsity)
 
 
+@blockwise
 @dataclass(frozen=True)
 class PerLayer:
     """Each layer's count from a budget, then the best scores inside each layer."""
 
     budget: Budget
 
-    def __call__(self, scores: Tensors, sparsity: float) -> Masks:
+    def __call__(self, scores: Contest, sparsity: float) -> Masks:
         counts = self.budget({name: tuple(score.shape) for name, score in scores.items()}, sparsity)
-        return {name: top_k(score, counts[name]) for name, score in scores.items()}
+        cuts = [find_cut({name: score}, counts[name]) for name, score in scores.items()]  # all before any is written
+        return {name: mask for cut in cuts for name, mask in cut.masks().items()}
 
 
 uniform = PerLayer(uniform_counts)
@@ -126,21 +142,7 @@ ALLOCATIONS: dict[str, Allocation] = {
 }
 
 
-def _empty(masks: Masks) -> list[str]:
-    alive = torch.stack([mask.any().cpu() for mask in masks.values()]).tolist()  # one wait for all layers
-    return [name for name, any_left in zip(masks, alive, strict=True) if not any_left]
-
-
-def _raise_best(scores: Tensors, names: list[str]) -> Tensors:
-    # an infinite score elsewhere would tie with the raised ones and win by its place
-    raised = {name: score.clamp(max=torch.finfo(score.dtype).max) for name, score in scores.items()}
-    for name in names:
-        raised[name] = raised[name].contiguous()
-        raised[name].view(-1)[scores[name].reshape(-1).argmax()] = inf
-    return raised
-
-
-def _collapse(names: list[str], sparsity: float) -> str:
+def _collapse(names: Iterable[str], sparsity: float) -> str:
     layers = ", ".join(names)
     return f"at sparsity {sparsity:g} only the floor of one weight is left in {layers}; a budget such as erk spreads it"
 

@@ -1,22 +1,27 @@
-"""What a recipe would do, and what recipes can name, without training anything."""
+"""What a recipe would do, and what recipes can name, without training to the end."""
 
 import inspect
+import warnings
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from prunus.allocation import ALLOCATIONS, PerLayer
+from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.masks import prunable
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
-from prunus.prepare import build_model, epoch_length, load_data
+from prunus.prepare import build_model, epoch_length, load_data, prepare
+from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, modules, single
 from prunus.schedules import SCHEDULES
 from prunus.tables import OPTIMIZERS, Builder
+from prunus.training import NonFiniteLossError
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
     "methods": {"dense": "No sparsity: the baseline."} | METHODS,
@@ -66,6 +71,25 @@ def describe(recipe: Recipe) -> str:
             *(f"  {name}  {'x'.join(map(str, weight.shape))}" for name, weight in weights.items()),
         ]
     )
+
+
+def rehearse(recipe: Recipe, done: Path | None = None) -> None:
+    """Two steps of every method at every sparsity, so that what a run would refuse is refused at once.
+
+    Runs with a result under ``done`` are left out. Nothing is written.
+    """
+    for run in recipe.runs():
+        if run.seed == recipe.seed[:1] and not (done and (done / run.name() / "result.json").is_file()):
+            _rehearse_one(run.model_copy(update={"steps": 2, "epochs": None, "compile": False}))
+
+
+def _rehearse_one(run: Recipe) -> None:
+    with warnings.catch_warnings(), suppress(NonFiniteLossError, NotANumberError):  # which end one run, not a study
+        warnings.simplefilter("ignore", CollapseWarning)
+        prepared = prepare(run)
+        prepared.training.run()
+        if prepared.sparsifier is not None:
+            prepared.sparsifier.finalize()
 
 
 def _lines(table: Mapping[str, Any]) -> str:

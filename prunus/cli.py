@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
 
 from prunus import __version__
+from prunus.storage import InUseError
 
 app = App(
     name="prunus",
@@ -19,7 +22,10 @@ data_app = App(name="data", help="The data sets: what is here, fetch, check.")
 app.command(data_app)
 
 Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
+Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
+Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
+ExportFormat = Literal["safetensors", "packed", "onnx"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,16 +33,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
     except KeyboardInterrupt:
-        print("prunus: interrupted; finished runs are kept, the same command goes on from them", file=sys.stderr)
+        print("prunus: interrupted; the same command goes on from the last checkpoint of each run", file=sys.stderr)
         return 130
-    except (CycloptsError, ValueError, ModuleNotFoundError, OSError) as error:
-        print(f"prunus: {' '.join(str(error).split())}", file=sys.stderr)
+    except (CycloptsError, ValueError, InUseError, ModuleNotFoundError, OSError) as error:
+        print(f"prunus: {_line(error)}", file=sys.stderr)
         return 2
 
 
 @app.command
-def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugins = ()) -> int:
-    """Train one run.
+def train(
+    recipe: Path,
+    *overrides: str,
+    out: Path = Path("runs"),
+    checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
+    plugin: Plugins = (),
+) -> int:
+    """Train one run, or go on with it where it was killed.
 
     Parameters
     ----------
@@ -46,11 +59,16 @@ def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugi
         Changes such as ``method.gmp.update_every=50`` or ``sparsity=0.95``.
     out
         The directory that holds the run's own, named by the hash of its recipe.
+    checkpoint_every
+        Seconds between checkpoints, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
     from rich.console import Console
 
+    from prunus.check import describe
     from prunus.display import Display
     from prunus.recipes import read, single
     from prunus.runs import train as train_run
@@ -59,10 +77,17 @@ def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugi
     chosen = read(recipe, overrides, plugin)
     single(chosen)
     (chosen,) = chosen.runs()
+    describe(chosen)
     console = Console()
     with Display(console, [chosen]) as display:
         try:
-            result = train_run(chosen, out, lambda progress: display.tell(chosen.name(), progress))
+            result = train_run(
+                chosen,
+                out,
+                lambda progress: display.tell(chosen.name(), progress),
+                checkpoint_every=checkpoint_every,
+                log=log,
+            )
         except NonFiniteLossError as error:
             print(f"prunus: {error}", file=sys.stderr)
             return 1
@@ -76,9 +101,15 @@ def train(recipe: Path, *overrides: str, out: Path = Path("runs"), plugin: Plugi
 
 @app.command
 def compare(
-    recipe: Path, *overrides: str, out: Path | None = None, workers: int | None = None, plugin: Plugins = ()
+    recipe: Path,
+    *overrides: str,
+    out: Path | None = None,
+    workers: int | None = None,
+    checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
+    plugin: Plugins = (),
 ) -> int:
-    """Train every method at every sparsity with every seed, and report.
+    """Train every method at every sparsity with every seed, and report; or go on where it was killed.
 
     Parameters
     ----------
@@ -90,21 +121,29 @@ def compare(
         The study's directory; ``runs/`` and the recipe's name by default. Finished runs in it are not run again.
     workers
         Processes that train at once, sharing the cores. By default one a core on a CPU (at most 8), one on a GPU.
+    checkpoint_every
+        Seconds between the checkpoints of a run, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
     from rich.console import Console
 
-    from prunus.check import describe
+    from prunus.check import describe, rehearse
     from prunus.compare import compare as compare_methods
     from prunus.compare import default_workers
     from prunus.recipes import read
 
     chosen = read(recipe, overrides, plugin)
-    describe(chosen)  # bad input of the last method ends here, not after the others have trained
+    describe(chosen)
     directory = out or Path("runs") / recipe.stem
     console = Console()
-    report, failed = compare_methods(chosen, directory, console, workers or default_workers(chosen))
+    with console.status("Checking every method"):  # what the last would refuse is refused before the first has trained
+        rehearse(chosen, done=directory / "runs")
+    report, failed = compare_methods(
+        chosen, directory, console, workers or default_workers(chosen), checkpoint_every=checkpoint_every, log=log
+    )
     console.print(f"\nReport: {report}" if report else "\nNo report: every run failed", soft_wrap=True)
     return 1 if failed else 0
 
@@ -135,8 +174,38 @@ def report(directory: Path, *others: Path, out: Path | None = None) -> int:
 
 
 @app.command
+def export(
+    run: Path,
+    *,
+    format: ExportFormat = "safetensors",
+    bf16: Annotated[bool, Parameter(negative=())] = False,
+    zstd: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+) -> int:
+    """Write a trained network as a file for others.
+
+    Parameters
+    ----------
+    run
+        The directory of a finished run, or a file of weights.
+    format
+        ``safetensors`` has plain names and shapes and loads anywhere; ``packed`` keeps no zeros; ``onnx`` is a graph.
+    bf16
+        Round the weights to bfloat16; biases and statistics stay as they are.
+    zstd
+        Compress the whole file, by custom named .safetensors.zst.
+    out
+        The file to write; in the run's directory by default.
+    """
+    from prunus.export import export as export_network
+
+    print(export_network(run, format, bf16=bf16, zstd=zstd, out=out))
+    return 0
+
+
+@app.command
 def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
-    """Say what a recipe would run, without running it. What only attaching shows, a run shows.
+    """Say what a recipe would run, and take two steps of each kind of run, keeping nothing.
 
     Parameters
     ----------
@@ -147,10 +216,13 @@ def check(recipe: Path, *overrides: str, plugin: Plugins = ()) -> int:
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
-    from prunus.check import describe
+    from prunus.check import describe, rehearse
     from prunus.recipes import read
 
-    print(describe(read(recipe, overrides, plugin)))
+    chosen = read(recipe, overrides, plugin)
+    description = describe(chosen)
+    rehearse(chosen)
+    print(description)
     return 0
 
 
@@ -220,6 +292,15 @@ def check_data(name: str, root: Path | None = None) -> int:
     shape = " x ".join(map(str, found.input_shape))
     print(f"{found.name}: {len(found.train)} + {len(found.test)} images, {shape}, {found.classes} classes")
     return 0
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (ENOSPC, EDQUOT):
+        return (
+            f"the disk is full ({error.filename or 'while writing'}); free some space and give the same command again: "
+            "what was written is kept, and each run goes on from its last checkpoint"
+        )
+    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

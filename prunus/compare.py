@@ -3,13 +3,17 @@
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty, Queue
+from queue import Empty
 from typing import Any
 
 import torch
@@ -20,12 +24,13 @@ from prunus.display import Display
 from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, parse, single
 from prunus.report import print_table, write_report
-from prunus.runs import Progress, train
-from prunus.storage import write_atomically
+from prunus.runs import CHECKPOINT_SECONDS, Progress, train
+from prunus.storage import alone, write_atomically
 from prunus.timing import dense_twin, throughput
 from prunus.training import NonFiniteLossError
 
 Tell = Callable[[str, Progress], None]
+_news: "Queue[tuple[str, Progress]]"  # a worker's: the pool can hand a queue over at its start alone
 DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 
 
@@ -38,22 +43,40 @@ class Outcome:
     error: str = ""
 
 
-def compare(recipe: Recipe, directory: Path, console: Console, workers: int = 1) -> tuple[Path | None, int]:
+One = Callable[[Recipe, Callable[[Progress], None]], Outcome]  # trains a run, telling of its progress
+
+
+def compare(
+    recipe: Recipe,
+    directory: Path,
+    console: Console,
+    workers: int = 1,
+    *,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+    log: Sequence[str] = (),
+) -> tuple[Path | None, int]:
     """Train all runs of ``recipe`` under ``directory``, time them against dense, and report.
 
     Returns the report's path, None where every run failed, and the number of failed runs.
 
-    Finished runs are taken as they are. ``workers`` processes train at once, each with its share of the cores. A run
-    whose loss diverges is named and the others go on.
+    Finished runs are taken as they are, others go on from their last checkpoint. ``workers`` processes train at once,
+    each with its share of the cores; the arguments after it are those of `runs.train`. A run whose loss diverges is
+    named and the others go on. Raises InUseError where another live process works in ``directory``.
     """
-    runs = list(recipe.runs())
     directory.mkdir(parents=True, exist_ok=True)
+    one = partial(_one, directory=directory / "runs", checkpoint_every=checkpoint_every, log=log)
+    with alone(directory):
+        return _compare(recipe, directory, console, workers, one)
+
+
+def _compare(recipe: Recipe, directory: Path, console: Console, workers: int, one: One) -> tuple[Path | None, int]:
+    runs = list(recipe.runs())
     write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in runs]}))
     console.print(f"{len(runs)} runs on {recipe.data}, in {directory}")
     failed: set[str] = set()
     with Display(console, runs) as display:
-        for outcome in _all(runs, directory / "runs", workers, display.tell):
+        for outcome in _all(runs, workers, display.tell, one):
             display.finished(outcome.recipe, outcome.result, outcome.error)
             failed |= set() if outcome.result else {outcome.recipe.name()}
     if len(failed) == len(runs):
@@ -70,50 +93,72 @@ def default_workers(recipe: Recipe) -> int:
     return min(8, os.cpu_count() or 1) if on_cpu else 1
 
 
-def _all(runs: list[Recipe], directory: Path, workers: int, tell: Tell) -> Iterator[Outcome]:
+def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Outcome]:
     if workers == 1:
         for run in runs:
-            yield _one(run, directory, partial(tell, run.name()))
+            yield one(run, partial(tell, run.name()))
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    with spawn.Manager() as manager:
-        news: Queue[tuple[str, Progress]] = manager.Queue()
-        with _pool(workers, spawn) as pool:
-            waiting = {pool.submit(_remote, run.model_dump(mode="json"), directory, news, os.getpid()) for run in runs}
-            while waiting:
-                done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
-                _pass_on(news, tell)
-                yield from (future.result() for future in done)
+    news: Queue[tuple[str, Progress]] = spawn.Queue()
+    with _pool(workers, spawn, news) as pool, _survivors():
+        waiting = {pool.submit(_remote, run.model_dump(mode="json"), one) for run in runs}
+        while waiting:
+            done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
+            _pass_on(news, tell)
+            yield from (future.result() for future in done)
 
 
 @contextmanager
-def _pool(workers: int, spawn: Any) -> Iterator[ProcessPoolExecutor]:
+def _pool(workers: int, spawn: Any, news: "Queue[tuple[str, Progress]]") -> Iterator[ProcessPoolExecutor]:
     threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=torch.set_num_threads, initargs=(threads,))
+    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(threads, news))
     try:
         yield pool
     except BaseException:
         for process in list((pool._processes or {}).values()):
-            process.terminate()  # a run in progress is lost either way; the finished ones are on disk
+            process.terminate()  # runs in progress go on from their checkpoints when the study is resumed
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _remote(values: dict[str, Any], directory: Path, news: "Queue[tuple[str, Progress]]", parent: int) -> Outcome:
-    run = parse(values)
-
-    def tell(progress: Progress) -> None:
-        if os.getppid() != parent:  # a study that was killed must not go on writing beside the one that follows it
-            os._exit(1)
-        news.put((run.name(), progress))
-
-    return _one(run, directory, tell)
-
-
-def _one(run: Recipe, directory: Path, tell: Callable[[Progress], None]) -> Outcome:
+@contextmanager
+def _survivors() -> Iterator[None]:
     try:
-        return Outcome(run, train(run, directory, tell))
+        yield
+    except BrokenProcessPool:
+        raise ChildProcessError(
+            "a worker must live until its runs are done, and one was killed, perhaps for memory; give the same command "
+            "again, with fewer --workers if memory was short: each run goes on from its last checkpoint"
+        ) from None
+
+
+def _begin_worker(threads: int, news: "Queue[tuple[str, Progress]]") -> None:
+    global _news
+    _news = news
+    torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study hears of an interrupt too, and ends its workers
+    threading.Thread(target=_end_with_study, daemon=True).start()
+
+
+def _end_with_study() -> None:
+    # a worker must not go on writing beside the study that follows a killed one
+    study = multiprocessing.parent_process()
+    assert study is not None
+    study.join()
+    os._exit(1)
+
+
+def _remote(values: dict[str, Any], one: One) -> Outcome:
+    run = parse(values)
+    return one(run, lambda progress: _news.put((run.name(), progress)))
+
+
+def _one(
+    run: Recipe, tell: Callable[[Progress], None], directory: Path, checkpoint_every: float, log: Sequence[str]
+) -> Outcome:
+    try:
+        return Outcome(run, train(run, directory, tell, checkpoint_every=checkpoint_every, log=log))
     except DIVERGED as error:
         return Outcome(run, None, str(error))
 

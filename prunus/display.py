@@ -1,5 +1,6 @@
 """What a person sees while a study runs: the runs in progress, their accuracy so far, and the time left."""
 
+import math
 from types import TracebackType
 from typing import Any
 
@@ -39,10 +40,12 @@ class Display:
         self.bars.stop()
 
     def tell(self, name: str, progress: Progress) -> None:
-        """News of a run in progress."""
+        """News of a run in progress; a note becomes a line of its own."""
+        if progress.note:
+            self.console.print(f"{self.labels[name]}  {progress.note}", markup=False, soft_wrap=True)
         if name not in self.active:
             self.active[name] = self.bars.add_task(self.labels[name], total=progress.steps, note="")
-        note = f"accuracy {100 * progress.accuracy:.2f} %"
+        note = "" if math.isnan(progress.accuracy) else f"accuracy {100 * progress.accuracy:.2f} %"
         self.bars.update(self.active[name], completed=progress.step, note=note)
 
     def finished(self, recipe: Recipe, result: dict[str, Any] | None, error: str) -> None:

@@ -1,9 +1,11 @@
 """Masks live outside the model, in a dictionary keyed by parameter name; weights are projected onto them."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -14,7 +16,8 @@ Tensors = dict[str, Tensor]
 Masks = dict[str, Tensor]  # bool, shaped like the weight of the same name; True keeps
 Weights = dict[str, nn.Parameter]
 
-CHUNK = 1 << 16  # elements; a float32 chunk of 256 KiB stays in a core's cache
+CHUNK = 1 << 18  # elements of a mask that are widened at once: 1 MiB as float32
+WIDEN = 1 << 12  # from so many elements on, widening the mask first is faster
 
 
 def keep_count(n: int, sparsity: float) -> int:
@@ -73,34 +76,42 @@ def unwrap(model: nn.Module) -> nn.Module:
 def project_(tensors: Mapping[str, Tensor], masks: Masks) -> None:
     """Zero in place what the masks drop; a name without a mask is left alone."""
     with torch.no_grad():
-        for name, tensor in tensors.items():
-            if name in masks:
-                multiply_(tensor, masks[name])
+        multiply_all_([(tensor, masks[name]) for name, tensor in tensors.items() if name in masks])
 
 
 def project_state_(optimizer: Optimizer, weights: Weights, masks: Masks) -> None:
     """Zero what the masks drop in every optimizer-state tensor that is shaped like its weight, by whatever name."""
+    states = [(mask, optimizer.state.get(weights[name], {})) for name, mask in masks.items()]
+    values = [(value, mask) for mask, state in states for value in state.values() if isinstance(value, Tensor)]
     with torch.no_grad():
-        for name, mask in masks.items():
-            for value in optimizer.state.get(weights[name], {}).values():
-                if isinstance(value, Tensor) and value.shape == mask.shape:
-                    multiply_(value, mask)
+        multiply_all_([(value, mask) for value, mask in values if value.shape == mask.shape])
 
 
 def multiply_(tensor: Tensor, mask: Tensor) -> None:
-    """``tensor *= mask`` in place.
+    """``tensor *= mask`` in place."""
+    multiply_all_([(tensor, mask)])
 
-    A CPU multiplies float by bool ten times slower than float by float, so a large tensor is taken in chunks whose mask
-    is widened into a buffer that stays in the cache: one byte a weight in memory at nearly the speed of a float mask.
+
+def multiply_all_(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """``tensor *= mask`` in place for all pairs; on an accelerator by one call that does not wait for the device.
+
+    A CPU multiplies float by bool ten times slower than float by float, so there a mask is widened, chunk by chunk:
+    one byte a weight in memory at nearly the speed of a float mask.
     """
-    if tensor.device.type != "cpu" or tensor.numel() < CHUNK or not _same_dense_layout(tensor, mask):
-        tensor.mul_(mask)
-        return
-    buffer = torch.empty(CHUNK, dtype=tensor.dtype)
+    rest = [pair for pair in pairs if not _multiplied_wide(*pair)]
+    if rest:
+        torch._foreach_mul_([tensor for tensor, _ in rest], [mask for _, mask in rest])
+
+
+def _multiplied_wide(tensor: Tensor, mask: Tensor) -> bool:
+    if tensor.device.type != "cpu" or tensor.numel() < WIDEN or not _same_dense_layout(tensor, mask):
+        return False
+    buffer = torch.empty(min(CHUNK, tensor.numel()), dtype=tensor.dtype)
     flags = mask.as_strided((mask.numel(),), (1,)).view(torch.int8)  # int8 widens fast, bool does not
     values = tensor.as_strided((tensor.numel(),), (1,))
     for part, kept in zip(torch.split(values, CHUNK), torch.split(flags, CHUNK), strict=True):
         part.mul_(buffer[: kept.numel()].copy_(kept))
+    return True
 
 
 def full_masks(weights: Mapping[str, Tensor]) -> Masks:
@@ -116,15 +127,23 @@ def sparsity_of(masks: Iterable[Tensor]) -> float:
 
 
 def pack(mask: Tensor) -> Tensor:
-    """The mask at one bit a weight: uint8 of length ceil(n / 8), the lowest bit first, in flat index order."""
-    bits = nn.functional.pad(mask.detach().reshape(-1).to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
-    return (bits << torch.arange(8, dtype=torch.uint8, device=bits.device)).sum(1, dtype=torch.uint8)
+    """The mask at one bit a weight, on the CPU: uint8 of length ceil(n / 8), the lowest bit first, in flat order."""
+    return torch.from_numpy(np.packbits(mask.detach().reshape(-1).cpu().numpy(), bitorder="little"))
 
 
 def unpack(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """The bool mask of ``shape`` that `pack` packed."""
-    bits = packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8, device=packed.device) & 1
-    return bits.reshape(-1)[: math.prod(shape)].bool().view(*shape)
+    """The bool mask of ``shape``, on the CPU, that `pack` packed."""
+    bits = np.unpackbits(packed.cpu().numpy(), count=math.prod(shape), bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_)).view(*shape)
+
+
+def masks_hash(masks: Masks) -> str:
+    """SHA-256 of names, shapes and bits: the same for the same masks on any device and in any memory layout."""
+    digest = hashlib.sha256()
+    for name in sorted(masks):
+        digest.update(f"{name}{tuple(masks[name].shape)}".encode())
+        digest.update(pack(masks[name]).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _same_dense_layout(tensor: Tensor, mask: Tensor) -> bool:

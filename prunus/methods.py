@@ -173,8 +173,9 @@ def granet(
     """GraNet (Liu et al. 2021): from half sparse along a cubic, each pruning followed by drop and growth."""
     if initial > sparsity:
         raise ValueError(f"initial must be at most the final sparsity {sparsity}, got {initial}; lower it")
-    rule = Then(Prune(cubic(sparsity, initial)), DropGrow(Cosine(drop_fraction, 0.0)))
-    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(initial, erk))
+    rising = cubic(sparsity, initial)
+    rule = Then(Prune(rising), DropGrow(Cosine(drop_fraction, 0.0)))
+    return Masked(rule, Every(update_every, until=until, at_start=False), start=Prune(rising, random, erk))
 
 
 def dpf(sparsity: float, *, update_every: int = 16, until: float = 0.75, allocation: Allocation = global_) -> Feedback:

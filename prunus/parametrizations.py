@@ -68,7 +68,7 @@ class SoftThreshold(Part):
         self.threshold = nn.Parameter(weight.new_full((), initial))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight.sign() * (weight.abs() - self.threshold.sigmoid()).relu()
+        return _in_layout_of(weight, weight.sign() * (weight.abs() - self.threshold.sigmoid()).relu())
 
     def mask(self, weight: Tensor) -> Tensor:
         used: Tensor = self(weight)
@@ -89,7 +89,7 @@ class NeuronThreshold(Part):
 
     def forward(self, weight: Tensor) -> Tensor:
         step: Tensor = _LongTailedStep.apply(self._excess(weight))  # type: ignore[no-untyped-call]
-        return weight * step
+        return _in_layout_of(weight, weight * step)
 
     def mask(self, weight: Tensor) -> Tensor:
         return self._excess(weight) > 0
@@ -119,7 +119,7 @@ class SoftMask(Part):
         self.scale, self.weighs = 1.0 + math.exp(-initial), penalty
 
     def forward(self, weight: Tensor) -> Tensor:
-        return weight * (self.beta * self.logits).sigmoid() * self.scale
+        return _in_layout_of(weight, weight * (self.beta * self.logits).sigmoid() * self.scale)
 
     def mask(self, weight: Tensor) -> Tensor:
         return self.logits > 0
@@ -135,6 +135,14 @@ class SoftMask(Part):
 
 
 PartOf = Callable[[Tensor], Part]  # the part of one weight
+
+
+def _in_layout_of(weight: Tensor, used: Tensor) -> Tensor:
+    """``used`` in the strides of ``weight``, by which a convolution chooses channels-last kernels.
+
+    Elementwise operations keep the strides but for dimensions of size 1, as the input of a first convolution has them.
+    """
+    return used if used.stride() == weight.stride() else torch.empty_like(weight).copy_(used)
 
 
 class _Product(torch.autograd.Function):

@@ -7,14 +7,18 @@ from itertools import islice
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate
-from prunus.recipes import Recipe, modules, single
+from prunus.masks import Masks, prunable, sparsity_of
+from prunus.recipes import Recipe, Single, modules, single, start_file
 from prunus.sparsifier import Sparsifier, sparsify
+from prunus.state_file import read_state
 from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
+from prunus.updates import START_TOLERANCE
 
 EVALUATION_BATCH = 1000
 
@@ -41,6 +45,8 @@ class Prepared:
     model: nn.Module
     training: Training
     sparsifier: Sparsifier | None
+    stream: Stream
+    precision: Precision
     validation: Images
     test: Images
     evidence: Evidence
@@ -59,10 +65,15 @@ def prepare(recipe: Recipe) -> Prepared:
     fabric = _fabric(recipe)
     data = load_data(recipe)
     train, validation = split(data.train, recipe.validation, recipe.split_seed)
+    if not len(train) or not len(validation):
+        raise RecipeError(
+            f"validation: must leave images on both sides of the split, got {recipe.validation} of {len(data.train)}, "
+            f"which leaves {len(train)} to train on and {len(validation)} to validate; 0.1 is usual"
+        )
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
-    stream = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
+    fresh = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    evidence = Evidence(stream, recipe.signal_batches)
+    evidence = Evidence(fresh, recipe.signal_batches)
     given = {"batches": evidence, "loss": loss, "input_shape": data.input_shape, "sparsity": run.sparsity}
     builder = Builder(given, modules(recipe.plugins))
 
@@ -70,6 +81,7 @@ def prepare(recipe: Recipe) -> Prepared:
     model = build_model(recipe, data, builder).to(fabric.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    start = _begin_(model, recipe, run) if recipe.start else None
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
     epoch_steps = epoch_length(recipe, data)
@@ -78,14 +90,22 @@ def prepare(recipe: Recipe) -> Prepared:
     if run.method != "dense":
         method = builder.build("method", {run.method: run.arguments})
         sparsifier = sparsify(
-            model, optimizer, method, steps, include=recipe.include, exclude=recipe.exclude, seed=run.seed
+            model,
+            optimizer,
+            method,
+            steps,
+            include=recipe.include,
+            exclude=recipe.exclude,
+            seed=run.seed,
+            start=start,
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
+    stream = fresh()
     training = Training(
         wrapped,
         stepping,
-        stream(),
+        stream,
         loss,
         steps,
         learning_rate=rate,
@@ -93,7 +113,19 @@ def prepare(recipe: Recipe) -> Prepared:
         clip=recipe.clip,
         backward=fabric.backward,
     )
-    return Prepared(data, model, training, sparsifier, validation, test, evidence, epoch_steps, fabric.device)
+    return Prepared(
+        data,
+        model,
+        training,
+        sparsifier,
+        stream,
+        fabric.strategy.precision,
+        validation,
+        test,
+        evidence,
+        epoch_steps,
+        fabric.device,
+    )
 
 
 def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
@@ -108,6 +140,26 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
         shape = " x ".join(map(str, data.input_shape))
         raise RecipeError(f"model {recipe.model!r} cannot take inputs of {shape}: {error}; choose another") from error
     return model.train(training)
+
+
+def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
+    """Load the recipe's start into ``model``; the masks of what it has left, None where it is dense."""
+    path = start_file(recipe.start or "")
+    state, _ = read_state(path)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RecipeError(f"start {path} must hold the weights of model {recipe.model!r}: {error}") from None
+    masks = {name: weight != 0 for name, weight in prunable(model, recipe.include, recipe.exclude).items()}
+    sparsity = sparsity_of(masks.values())
+    if sparsity < START_TOLERANCE:
+        return None
+    if run.method != "dense" and run.sparsity < sparsity - START_TOLERANCE:
+        raise RecipeError(
+            f"start {path} has sparsity {sparsity:.4g} and a run from it cannot end at {run.sparsity}: what was "
+            f"dropped is gone; ask for at least {sparsity:.4g}, or start from dense weights"
+        )
+    return masks
 
 
 def _fabric(recipe: Recipe) -> Fabric:

@@ -1,31 +1,30 @@
 """Exactly the k highest of many scores, without sorting or concatenating them.
 
 The threshold is found by a radix search over the bits of the scores: one histogram of 65,536 buckets for each 16 bits,
-read chunk by chunk, so the extra memory does not grow with the network.
+read block by block, so the extra memory does not grow with the network.
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import reduce
+from math import inf
 
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 18  # elements; the integer copies of one chunk are all the memory that a search adds
+from prunus.candidates import Candidates, key
+
+RUN = 1 << 17  # keys whose digits are counted at once; clearing the table of 65,536 counts must not outweigh counting
 DIGIT = 16  # bits decided by one pass
 
-_KEYS = {
-    torch.float16: torch.int16,
-    torch.bfloat16: torch.int16,
-    torch.float32: torch.int32,
-    torch.float64: torch.int64,
-}
+Contest = Mapping[str, Tensor | Candidates]  # scores by name, given or yet to be computed
 
 
 class NotANumberError(ValueError):
     """A score is NaN."""
 
 
-def top_k(scores: Tensor, k: int) -> Tensor:
+def top_k(scores: Tensor | Candidates, k: int) -> Tensor:
     """The mask of the ``k`` highest scores: bool, shaped like ``scores``, exactly ``k`` True.
 
     Ties go to the lower flat index. Raises ValueError for NaN and for ``k`` outside 0..numel.
@@ -36,90 +35,193 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     return top_k_together({"scores": scores}, k)["scores"]
 
 
-def top_k_together(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
+def top_k_together(scores: Contest, k: int) -> dict[str, Tensor]:
     """The masks of the ``k`` highest scores of all tensors ranked together; exactly ``k`` True in sum.
 
     Ties go to the earlier tensor, then to the lower flat index. Raises like `top_k`.
     """
+    return find_cut(scores, k).masks()
+
+
+def find_cut(scores: Contest, k: int, pins: Mapping[str, int] | None = None) -> "Cut":
+    """Where the ``k`` highest of all scores end; reads the scores and writes nothing. Raises like `top_k`.
+
+    ``pins`` holds the flat index of one entry of some tensors that counts as higher than every score.
+    """
     total = sum(score.numel() for score in scores.values())
     if not 0 <= k <= total:
         raise ValueError(f"k must be in 0..{total}, the number of scores, got {k}")
-    if k in (0, total):
-        refuse_nan(scores)
-        return {name: torch.full(score.shape, k > 0, device=score.device) for name, score in scores.items()}
-    kind = _common_type(scores)
-    threshold, ties = _kth_largest(scores, k, kind)
-    return _split_ties(scores, threshold, ties, kind)
+    candidates = {name: Candidates(score) if isinstance(score, Tensor) else score for name, score in scores.items()}
+    field = _Field(candidates, _common_type(candidates), pins or {})
+    noted: _Noted = {name: [] for name in candidates}
+    threshold, ties, equal = _kth_largest(field, k, total, noted)
+    best = _best(field, noted)
+    return Cut(field, threshold, _shared(field, threshold, ties, equal), best)
 
 
-def _kth_largest(scores: Mapping[str, Tensor], k: int, kind: torch.dtype) -> tuple[int, int]:
-    """The key of the k-th largest score, and how many scores equal to it belong to the top k."""
-    refuse_nan(scores)
-    if (total := sum(score.numel() for score in scores.values())) <= CHUNK:
-        keys = torch.cat([_keys(chunk.to(kind)) for chunk in _chunks(scores)])
-        threshold = keys.kthvalue(total - k + 1).values
-        return int(threshold), k - int((keys > threshold).sum())
-    bits = 8 * kind.itemsize
-    prefix = None  # the digits of the key decided so far, as a signed integer
+@dataclass(frozen=True)
+class Cut:
+    """The line that a ranking draws: keys above ``threshold`` stay, and the first ``ties[name]`` of those equal to it.
+
+    ``best`` is the highest key of each tensor.
+    """
+
+    field: "_Field"
+    threshold: int
+    ties: Mapping[str, int]
+    best: Mapping[str, int]
+
+    def empty(self) -> list[str]:
+        """The tensors of which nothing stays."""
+        return [name for name, best in self.best.items() if best < self.threshold + (self.ties[name] == 0)]
+
+    def best_place(self, name: str) -> int:
+        """The flat index of a tensor's highest score, the lowest among equals."""
+        start = 0
+        for keys in self.field.keys(name):
+            if int(keys.max()) == self.best[name]:
+                break
+            start += keys.numel()
+        return start + int(keys.argmax())
+
+    def masks(self) -> dict[str, Tensor]:
+        """The masks, written where the candidates want them."""
+        return {name: candidates.write(self._chosen(name)) for name, candidates in self.field.candidates.items()}
+
+    def _chosen(self, name: str) -> Iterator[Tensor]:
+        ties = self.ties[name]
+        all_or_none = ties in (0, self.field.candidates[name].numel())
+        for keys in self.field.keys(name):
+            if all_or_none:
+                yield keys.ge_(self.threshold + (ties == 0))  # in place: a comparison that makes bools is slower
+                continue
+            equal = (keys == self.threshold).nonzero().squeeze(1)
+            yield keys.gt_(self.threshold).index_fill_(0, equal[:ties], 1)
+            ties -= min(ties, equal.numel())
+
+
+_Noted = dict[str, list[tuple[Tensor, Tensor]]]  # the lowest and the highest key of each block
+
+
+@dataclass(frozen=True)
+class _Field:
+    """All candidates, the type that their scores are compared in, and the pinned places."""
+
+    candidates: Mapping[str, Candidates]
+    kind: torch.dtype
+    pins: Mapping[str, int]
+
+    @property
+    def pin(self) -> int:
+        """The key of a pinned entry, above that of infinity."""
+        return key(inf, self.kind) + 1
+
+    def keys(self, name: str) -> Iterator[Tensor]:
+        """The keys of one tensor, block by block."""
+        place = self.pins.get(name, -1)
+        for keys in self.candidates[name].keys(self.kind):
+            if 0 <= place < keys.numel():
+                keys[place] = self.pin
+            place -= keys.numel()
+            yield keys
+
+    def runs(self, noted: _Noted | None = None) -> Iterator[Tensor]:
+        """The keys of all tensors in runs of at most `RUN`; ``noted`` takes the extremes down."""
+        held: list[Tensor] = []
+        for name in self.candidates:
+            for keys in self.keys(name):
+                if noted is not None:
+                    noted[name].append(keys.aminmax())
+                if held and sum(map(len, held)) + len(keys) > RUN:
+                    yield _joined(held)
+                    held.clear()
+                held.append(keys.to(held[0].device) if held else keys)
+        yield _joined(held)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _kth_largest(field: _Field, k: int, total: int, noted: _Noted) -> tuple[int, int, int]:
+    """The key of the k-th largest score, how many scores equal to it belong to the top k, and how many there are."""
+    bits, prefix, equal = 8 * field.kind.itemsize, None, 0  # prefix: the digits decided so far, as a signed integer
+    runs = field.runs(noted)
+    if k == 0:
+        return field.pin + 1, 0, sum(0 for _ in runs)
+    if total <= RUN:
+        keys = torch.cat(list(runs))
+        threshold = int(keys.kthvalue(total - k + 1).values)
+        return threshold, k - int((keys > threshold).sum()), int((keys == threshold).sum())
     for shift in range(bits - DIGIT, -1, -DIGIT):
-        counts = _histogram(scores, kind, prefix, shift)
-        above = counts.flip(0).cumsum(0).flip(0)  # scores in this bucket or a higher one
-        bucket = int((above >= k).nonzero()[-1])  # the search waits for each digit: two waits for float32
-        k -= int(above[bucket] - counts[bucket])
+        bucket, k, equal = _bucket(_histogram(runs, prefix, shift), k)
         prefix = bucket - (1 << DIGIT - 1) if prefix is None else (prefix << DIGIT) + bucket
+        runs = field.runs()
     assert prefix is not None
-    return prefix, k
+    return prefix, k, equal
 
 
-def _histogram(scores: Mapping[str, Tensor], kind: torch.dtype, prefix: int | None, shift: int) -> Tensor:
-    counts: Tensor | None = None
-    for chunk in _chunks(scores):
-        keys = _keys(chunk.to(kind))
-        if prefix is None:
-            digits = (keys >> shift).to(torch.int32) + (1 << DIGIT - 1)  # int16 would overflow
-        else:
-            digits = keys[keys >> (shift + DIGIT) == prefix] >> shift & (1 << DIGIT) - 1
-        found = torch.bincount(digits.to(torch.int64), minlength=1 << DIGIT)
-        counts = found if counts is None else counts.add_(found.to(counts.device))
-    assert counts is not None
+def _histogram(runs: Iterator[Tensor], prefix: int | None, shift: int) -> Tensor:
+    """How many keys of those that begin with ``prefix`` have each value of the digit at ``shift``."""
+    counts = _counts(next(runs), prefix, shift)
+    for keys in runs:
+        counts += _counts(keys, prefix, shift)
     return counts
 
 
-def _split_ties(scores: Mapping[str, Tensor], threshold: int, ties: int, kind: torch.dtype) -> dict[str, Tensor]:
-    masks = {}
-    for name, score in scores.items():
-        mask = torch.empty(score.numel(), dtype=torch.bool, device=score.device)
-        for kept, chunk in zip(torch.split(mask, CHUNK), _chunks({name: score}), strict=True):
-            keys = _keys(chunk.to(kind))
-            torch.gt(keys, threshold, out=kept)
-            equal = (keys == threshold).nonzero().squeeze(1)
-            kept[equal[:ties]] = True
-            ties -= min(ties, equal.numel())
-        masks[name] = mask.view(score.shape)
-    return masks
+def _counts(keys: Tensor, prefix: int | None, shift: int) -> Tensor:
+    if prefix is None:
+        digits = (keys >> shift).add_(1 << DIGIT - 1)
+    else:
+        inside = (keys >> shift + DIGIT == prefix).nonzero().squeeze(1)
+        digits = (keys[inside] >> shift).bitwise_and_((1 << DIGIT) - 1)
+    return torch.bincount(digits, minlength=1 << DIGIT)
 
 
-def _chunks(scores: Mapping[str, Tensor]) -> Iterator[Tensor]:
-    for score in scores.values():
-        yield from torch.split(score.detach().reshape(-1), CHUNK)
+def _bucket(counts: Tensor, k: int) -> tuple[int, int, int]:
+    """The bucket of the k-th largest score, which rank it has in there, and of how many."""
+    above = counts.flip(0).cumsum_(0).flip(0)  # scores in this bucket or a higher one
+    bucket = int((above >= k).nonzero()[-1])  # the search waits for each digit: two waits for float32
+    equal = int(counts[bucket])
+    return bucket, k - int(above[bucket]) + equal, equal
 
 
-def _common_type(scores: Mapping[str, Tensor]) -> torch.dtype:
-    kind = reduce(torch.promote_types, (score.dtype for score in scores.values()))
-    return kind if kind.is_floating_point else torch.float32
+def _shared(field: _Field, threshold: int, ties: int, equal: int) -> dict[str, int]:
+    """How many of its scores equal to the threshold each tensor keeps; all its entries stands for all of them."""
+    shares = {name: candidates.numel() for name, candidates in field.candidates.items()}
+    if ties == equal:
+        return shares
+    for name in shares:
+        found = sum(int((keys == threshold).sum()) for keys in field.keys(name)) if ties else 0
+        if found >= ties:
+            shares[name] = ties
+        ties = max(0, ties - found)
+    return shares
 
 
-def _keys(scores: Tensor) -> Tensor:
-    """Signed integers in the order of the floating-point numbers; +0 and -0 share one."""
-    kind = _KEYS[scores.dtype]
-    bits = (scores + 0.0).view(kind)  # -0.0 + 0.0 is +0.0
-    return torch.where(bits < 0, bits ^ torch.iinfo(kind).max, bits)
+def _best(field: _Field, noted: _Noted) -> dict[str, int]:
+    """The highest key of each tensor; a NotANumberError for a key beyond that of infinity."""
+    device = next(iter(noted.values()))[0][0].device
+    lowest = torch.stack([torch.stack([low for low, _ in pairs]).min().to(device) for pairs in noted.values()])
+    highest = torch.stack([torch.stack([high for _, high in pairs]).max().to(device) for pairs in noted.values()])
+    best, infinite = dict(zip(noted, highest.tolist(), strict=True)), key(inf, field.kind)
+    for name, low in zip(noted, lowest.tolist(), strict=True):
+        if low < key(-inf, field.kind) or best[name] > infinite + (name in field.pins):
+            raise _not_a_number(name)
+    return best
 
 
 def refuse_nan(scores: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, naming the tensor, where a score is NaN."""
+    """Raises NotANumberError, naming the tensor, where a score is NaN."""
     for name, score in scores.items():
-        if any(bool(chunk.isnan().any()) for chunk in _chunks({name: score})):
-            raise NotANumberError(
-                f"scores of {name!r} hold NaN, which has no rank; look for a diverged loss or a dead signal"
-            )
+        if bool(score.isnan().any()):
+            raise _not_a_number(name)
+
+
+def _not_a_number(name: str) -> NotANumberError:
+    return NotANumberError(f"scores of {name!r} hold NaN, which has no rank; look for a diverged loss or a dead signal")
+
+
+def _common_type(candidates: Mapping[str, Candidates]) -> torch.dtype:
+    kind = reduce(torch.promote_types, (one.dtype() for one in candidates.values()))
+    return kind if kind.is_floating_point else torch.float32

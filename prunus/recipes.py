@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from itertools import product
 from pathlib import Path
@@ -36,7 +37,8 @@ class Recipe(BaseModel):
     """A study: every method at every sparsity with every seed, all else equal. A run is one of each.
 
     Lengths: ``epochs`` of the training images (after validation is set aside) or ``steps`` of the optimizer. Parts are
-    names or constructor calls; ``learning_rate`` is a number or a schedule of absolute rates over progress.
+    names or constructor calls; ``learning_rate`` is a number or a schedule of absolute rates over progress. ``start``
+    is the directory of a finished run, or a file of weights, that training begins from.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,6 +67,7 @@ class Recipe(BaseModel):
     augmentation: Literal["none", "crop-flip"] | None = None
     evaluations: int = Field(default=20, ge=1)
     signal_batches: int = Field(default=10, ge=1)
+    start: str | None = None
     plugins: tuple[str, ...] = ()
 
     @field_validator("method", mode="before")
@@ -110,9 +113,26 @@ class Recipe(BaseModel):
         return plain
 
     def name(self) -> str:
-        """The hash of the resolved recipe: the directory of its run."""
-        text = json.dumps(self.resolved(), sort_keys=True)
+        """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
+        files = [Path(name) for name in self.plugins if name.endswith(".py")]
+        files += [start_file(self.start)] if self.start else []
+        contents = [_digest(path, path.stat().st_mtime_ns) for path in files]
+        text = json.dumps([self.resolved(), *contents], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def start_file(start: str) -> Path:
+    """The file of weights that a recipe's ``start`` means. Raises RecipeError where there is none."""
+    path = Path(start) / "model.safetensors" if Path(start).is_dir() else Path(start)
+    if not path.is_file():
+        raise RecipeError(f"start must be the directory of a finished run or a file of weights, found none at {path}")
+    return path
+
+
+@cache
+def _digest(path: Path, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

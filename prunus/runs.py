@@ -1,73 +1,162 @@
-"""Runs: one recipe trained in its own directory, named by the hash of the recipe; a finished run is not run again."""
+"""Runs: one recipe trained in its own directory, named by the hash of the recipe.
+
+A finished run is not run again; one that was killed goes on from its last checkpoint, bit for bit.
+"""
 
 import json
+import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import yaml
 
+from prunus import checkpoints
 from prunus.allocation import CollapseWarning
+from prunus.loggers import Log, loggers
 from prunus.outcome import forget_peak_, outcome
+from prunus.packing import save_packed
 from prunus.prepare import Prepared, prepare
+from prunus.provenance import provenance
 from prunus.recipes import Recipe
-from prunus.storage import write_atomically
+from prunus.storage import alone, write_atomically
+from prunus.training import Step
+
+CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SHARE = 0.05  # of the time at most, however large the network
 
 
 class Progress(NamedTuple):
-    """How far a run is: steps taken, steps in all, last validation accuracy (NaN before the first)."""
+    """How far a run is: steps taken, steps in all, last validation accuracy (NaN before the first), and a note."""
 
     step: int
     steps: int
     accuracy: float
+    note: str = ""
 
 
-def train(recipe: Recipe, directory: Path, tell: Callable[[Progress], None]) -> dict[str, Any]:
-    """Train a run's recipe in ``directory / recipe.name()`` and return its result, or the one that is there already."""
+Tell = Callable[[Progress], None]
+
+
+def train(
+    recipe: Recipe,
+    directory: Path,
+    tell: Tell,
+    *,
+    checkpoint_every: float = CHECKPOINT_SECONDS,
+    log: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Train a run's recipe in ``directory / recipe.name()`` and return its result, or the one that is there already.
+
+    A run that was killed goes on from its last checkpoint; one is written every ``checkpoint_every`` seconds. ``log``
+    names loggers that get the lines of metrics too. Raises InUseError where another live process trains the same run.
+    """
     home = directory / recipe.name()
-    result = home / "result.json"
-    if result.is_file():
-        there: dict[str, Any] = json.loads(result.read_text())
-        return there
     home.mkdir(parents=True, exist_ok=True)
+    with alone(home):
+        if not (home / "result.json").is_file():
+            _train(recipe, home, tell, checkpoint_every, log)
+        checkpoints.remove(home / "checkpoints")
+    result: dict[str, Any] = json.loads((home / "result.json").read_text())
+    return result
+
+
+def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log: Sequence[str]) -> None:
+    for left in home.glob("*.partial"):  # by a process that was killed while it wrote
+        left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers
         prepared = prepare(recipe)
         forget_peak_(prepared.device)
-        with (home / "metrics.jsonl").open("w") as metrics:
-            seconds = _loop(recipe, prepared, metrics.write, tell)
-    found = outcome(recipe, prepared, seconds)
-    write_atomically(result, json.dumps(found, indent=1))
-    return found
+        with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
+            also.hyperparameters(recipe.resolved())
+            loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
+            loop.resume_()
+            loop.run_()
+    result = outcome(recipe, prepared, loop.seconds)
+    origin = provenance(recipe, prepared.data, result["realised_sparsity"])
+    save_packed(home / "model.safetensors", prepared.model.state_dict(), metadata=origin.metadata())
+    write_atomically(home / "result.json", json.dumps(result, indent=1))
 
 
-def _loop(recipe: Recipe, prepared: Prepared, write: Callable[[str], Any], tell: Callable[[Progress], None]) -> float:
-    training, steps = prepared.training, prepared.training.steps
-    interval = max(1, steps // recipe.evaluations)
-    seconds, began = 0.0, time.perf_counter()
-    accuracy = float("nan")
-    for step in training:
-        if step.number % interval and step.number != steps:
-            continue
-        loss = step.loss.item()  # waits for the device, so that the clock stops after the work
-        seconds += time.perf_counter() - began
-        if step.number == steps and prepared.sparsifier is not None:
-            prepared.sparsifier.finalize()
-        quality = prepared.quality(prepared.validation)
-        accuracy = quality.accuracy
+@dataclass
+class Loop:
+    """The steps of a run between which it is evaluated, logged and checkpointed."""
+
+    recipe: Recipe
+    prepared: Prepared
+    folder: Path
+    metrics: TextIO
+    log: Log
+    tell: Tell
+    checkpoint_every: float
+    seconds: float = 0.0  # of training alone
+    accuracy: float = float("nan")
+    _due: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._due = time.monotonic() + self.checkpoint_every
+
+    def resume_(self) -> None:
+        """Go on from the last checkpoint, if there is one; lines logged after it are logged again."""
+        state = checkpoints.load(self.folder, self._note)
+        self.metrics.truncate(state["logged"] if state else 0)
+        if state is not None:
+            checkpoints.restore_(self.prepared, state)
+            self.seconds, self.accuracy = state["seconds"], state["accuracy"]
+            self._note(f"resumed after step {self.prepared.training.taken}")
+
+    def run_(self) -> None:
+        """All steps that are left."""
+        training = self.prepared.training
+        interval = max(1, training.steps // self.recipe.evaluations)
+        began = time.perf_counter()
+        for step in training:
+            evaluated = step.number % interval == 0 or step.number == training.steps
+            due = time.monotonic() >= self._due and step.number < training.steps
+            if not evaluated and not due:
+                continue
+            loss = step.loss.item()  # waits for the device, so that the clock stops after the work
+            self.seconds += time.perf_counter() - began
+            if evaluated:
+                self._evaluate(step, loss)
+            if due:
+                self._checkpoint(step.number)
+            began = time.perf_counter()
+
+    def _evaluate(self, step: Step, loss: float) -> None:
+        sparsifier = self.prepared.sparsifier
+        if step.number == self.prepared.training.steps and sparsifier is not None:
+            sparsifier.finalize()
+        quality = self.prepared.quality(self.prepared.validation)
+        self.accuracy = quality.accuracy
         line = {
             "step": step.number,
-            "epoch": step.number / prepared.epoch_steps,
+            "epoch": step.number / self.prepared.epoch_steps,
             "loss": loss,
             "learning_rate": step.learning_rate,
-            "sparsity": prepared.sparsifier.sparsity() if prepared.sparsifier else 0.0,
-            "accuracy": accuracy,
+            "sparsity": sparsifier.sparsity() if sparsifier else 0.0,
+            "accuracy": self.accuracy,
             "nll": quality.nll,
         }
-        write(json.dumps(line) + "\n")
-        tell(Progress(step.number, steps, accuracy))
-        began = time.perf_counter()
-    return seconds
+        self.metrics.write(json.dumps(line) + "\n")
+        self.metrics.flush()
+        self.log(line, step.number)
+        self._note("")
+
+    def _checkpoint(self, number: int) -> None:
+        began = time.monotonic()
+        os.fsync(self.metrics.fileno())  # what the checkpoint says was logged must be there
+        state = checkpoints.snapshot(self.prepared)
+        state |= {"logged": os.fstat(self.metrics.fileno()).st_size, "seconds": self.seconds, "accuracy": self.accuracy}
+        checkpoints.save(self.folder, number, state)
+        now = time.monotonic()
+        self._due = now + max(self.checkpoint_every, (now - began) / CHECKPOINT_SHARE if self.checkpoint_every else 0.0)
+
+    def _note(self, text: str) -> None:
+        training = self.prepared.training
+        self.tell(Progress(training.taken, training.steps, self.accuracy, text))

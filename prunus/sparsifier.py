@@ -23,13 +23,16 @@ def sparsify(
     exclude: str | Sequence[str] = (),
     seed: int = 0,
     hooks: bool = True,
+    start: Masks | None = None,
 ) -> "Sparsifier":
     """Attach ``method`` to the training of ``model`` by ``optimizer`` over ``steps`` optimizer steps.
 
     The loop stays as it is; ``hooks=False`` leaves the calls of `Sparsifier.before_step` and `after_step` to it.
-    ``include`` and ``exclude`` choose weights by glob as in `prunable`. Call it after the model is on its device and
-    before a learning-rate scheduler is made. Wrappers of torch.compile, DDP, Fabric and accelerate are seen through.
-    Raises ValueError when the optimizer does not hold the weights.
+    ``include`` and ``exclude`` choose weights by glob as in `prunable`. ``start`` holds the masks of a network that is
+    sparse already: what they drop stays dropped, and the method goes on from there, to the same sparsity or a higher
+    one. Call it after the model is on its device and before a learning-rate scheduler is made. Wrappers of
+    torch.compile, DDP, Fabric and accelerate are seen through. Raises ValueError when the optimizer does not hold the
+    weights, and for a start that does not fit.
 
     >>> model = nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -42,7 +45,9 @@ def sparsify(
     inner = _inner(optimizer)
     weights = prunable(model, include, exclude)
     _check_held(weights, inner)
-    return Sparsifier(method, Site(model, weights, inner, steps, seed), hooks)
+    if start is not None:
+        _check_start(weights, start)
+    return Sparsifier(method, Site(model, weights, inner, steps, seed, start), hooks)
 
 
 class Sparsifier:
@@ -168,6 +173,16 @@ def _check_held(weights: Weights, optimizer: Optimizer) -> None:
         raise ValueError(
             f"the optimizer does not hold {', '.join(missing[:5])}{' …' if len(missing) > 5 else ''}; make it from "
             "this model's parameters (after .to(device)), or exclude these weights"
+        )
+
+
+def _check_start(weights: Weights, start: Masks) -> None:
+    ours, theirs = ({name: tuple(tensor.shape) for name, tensor in named.items()} for named in (weights, start))
+    if ours != theirs:
+        differing = sorted(set(ours.items()) ^ set(theirs.items()))
+        raise ValueError(
+            f"start must hold a mask for every prunable weight and no other, they differ in {differing[0][0]!r}; take "
+            "masks of the same network with the same include and exclude"
         )
 
 

@@ -57,30 +57,42 @@ class Training:
     check_every: int = 50
     taken: int = 0
     _rates: list[float] = field(default_factory=list, init=False, repr=False)
+    _seen: Tensor | None = field(default=None, init=False, repr=False)  # the losses since the last check, summed
 
     def __iter__(self) -> Iterator[Step]:
         ratios = self._ratios()
         batches = _endless(self.batches)
         clipping = self.optimizer.register_step_pre_hook(self._clip_) if self.clip is not None else None
-        seen: Tensor | None = None
         try:
             while self.taken < self.steps:
                 rate = self._set_rate_(ratios)
                 loss = self._step_(batches)
                 self.taken += 1
-                seen = loss if seen is None else seen + loss  # stays non-finite once it was
+                self._seen = loss if self._seen is None else self._seen + loss  # stays non-finite once it was
                 if self.taken % self.check_every == 0 or self.taken == self.steps:
-                    self._check(seen)
-                    seen = None
+                    self._check(self._seen)
+                    self._seen = None
                 yield Step(self.taken, loss, rate)
         finally:
             if clipping is not None:
                 clipping.remove()
 
     def run(self) -> Step:
-        """All the steps; the last one."""
-        *_, last = self
+        """All the steps that are left; the last one. Raises RuntimeError where none is left."""
+        last = None
+        for step in self:
+            last = step
+        if last is None:
+            raise RuntimeError(f"this training has taken all its {self.steps} steps; make a new one, or raise steps")
         return last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps taken and what the next one needs of them; model, optimizer and batches keep their own state."""
+        return {"taken": self.taken, "rates": self._rates, "seen": self._seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the steps that ``state`` counts; iterate anew after it."""
+        self.taken, self._rates, self._seen = state["taken"], state["rates"], state["seen"]
 
     def _step_(self, batches: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
         self.model.train()

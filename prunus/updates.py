@@ -3,35 +3,62 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from math import inf
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from prunus.allocation import Allocation, global_
+from prunus.allocation import Allocation, global_, is_blockwise
 from prunus.budgets import Budget, uniform_counts
-from prunus.criteria import Criterion, gradient, magnitude, random
+from prunus.candidates import Candidates
+from prunus.criteria import Criterion, gradient, is_elementwise, magnitude, random
 from prunus.masks import Masks, Tensors
 from prunus.ranking import top_k
 from prunus.schedules import Schedule
 from prunus.signals import Gradient, Signal
 
+START_TOLERANCE = 0.005  # budgets of layers are rounded, so a network asked for 0.9 may have 0.9004
+
 
 @dataclass(frozen=True)
 class State:
-    """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator."""
+    """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator.
+
+    ``floor`` is the sparsity that training began with; a rule may not end below it. With ``in_place`` a rule may write
+    the new masks into the present ones.
+    """
 
     weights: Tensors
     masks: Masks
     signals: Tensors | None
     progress: float
     generator: torch.Generator
+    floor: float = 0.0
+    in_place: bool = False
+
+    def sparsity(self, schedule: Schedule) -> float:
+        """What the schedule asks for now, at least ``floor``. Raises ValueError for one that ends below the floor."""
+        if schedule(1.0) < self.floor - START_TOLERANCE:
+            raise ValueError(
+                f"training began at sparsity {self.floor:.4g} and cannot end at {schedule(1.0):.4g}: what was dropped "
+                f"is gone; ask for at least {self.floor:.4g}, or begin from dense weights"
+            )
+        return max(schedule(self.progress), self.floor)
 
     def scores(self, criterion: Criterion) -> Tensors:
         """The criterion's scores of every weight, shaped like the weights."""
         evidence: Mapping[str, Tensor] = self.signals or {}
         return {n: criterion(w, evidence.get(n), self.generator) for n, w in self.weights.items()}
+
+    def candidates(self, name: str, criterion: Criterion, among: Tensor | None) -> Candidates:
+        """The entries of one weight that compete by the criterion, ``among`` some or all of them.
+
+        Scores are computed when they are read, unless the criterion is not `elementwise`: then all of them, now.
+        """
+        weight, signal = self.weights[name], (self.signals or {}).get(name)
+        if is_elementwise(criterion):
+            return Candidates(weight, signal, criterion, self.generator, among)
+        return Candidates(criterion(weight, signal, self.generator), among=among)
 
 
 class Update(Protocol):
@@ -60,12 +87,15 @@ class Prune:
     signal: Signal | None = None
 
     def __call__(self, state: State) -> Masks:
-        scores = state.scores(self.criterion)
-        if self.recover:
-            return self.allocation(scores, self.sparsity(state.progress))
-        alive = {name: score.masked_fill(~state.masks[name], -inf) for name, score in scores.items()}
-        masks = self.allocation(alive, self.sparsity(state.progress))
-        return {name: mask & state.masks[name] for name, mask in masks.items()}
+        among = {name: None if self.recover else mask for name, mask in state.masks.items()}
+        contest = {name: state.candidates(name, self.criterion, among[name]) for name in state.weights}
+        sparsity = state.sparsity(self.sparsity)
+        if is_blockwise(self.allocation):
+            if state.in_place:
+                contest = {name: replace(one, into=state.masks[name]) for name, one in contest.items()}
+            return self.allocation(contest, sparsity)
+        masks = self.allocation({name: one.whole() for name, one in contest.items()}, sparsity)
+        return masks if self.recover else {name: mask & state.masks[name] for name, mask in masks.items()}
 
 
 @dataclass(frozen=True)
@@ -85,19 +115,17 @@ class Resize:
 
     def __call__(self, state: State) -> Masks:
         shapes = {name: tuple(weight.shape) for name, weight in state.weights.items()}
-        counts = self.budget(shapes, self.sparsity(state.progress))
+        counts = self.budget(shapes, state.sparsity(self.sparsity))
         return {name: self._layer(name, count, state) for name, count in counts.items()}
 
     def _layer(self, name: str, count: int, state: State) -> Tensor:
-        mask, weight = state.masks[name], state.weights[name]
-        evidence = state.signals[name] if state.signals else None
+        mask = state.masks[name]
         active = int(mask.count_nonzero())
         if count == active:
             return mask
         if count < active:
-            return top_k(self.drop(weight, evidence, state.generator).masked_fill(~mask, -inf), count)
-        candidates = self.grow(weight, evidence, state.generator).masked_fill(mask, -inf)
-        return mask | top_k(candidates, count - active)
+            return top_k(state.candidates(name, self.drop, among=mask), count)
+        return mask | top_k(state.candidates(name, self.grow, among=~mask), count - active)
 
 
 Share = Callable[[State, Masks, dict[str, int], Masks], dict[str, int]]
@@ -149,15 +177,15 @@ class DropGrow:
         turned = {n: min(self.rounding(fraction * k), state.masks[n].numel() - k) for n, k in active.items()}
         if not any(turned.values()):
             return state.masks
-        drop = state.scores(self.drop)
-        kept = {n: top_k(drop[n].masked_fill(~mask, -inf), active[n] - turned[n]) for n, mask in state.masks.items()}
+        drop = {name: state.candidates(name, self.drop, among=mask) for name, mask in state.masks.items()}
+        kept = {name: top_k(candidates, active[name] - turned[name]) for name, candidates in drop.items()}
         return self._grow(state, kept, turned)
 
     def _grow(self, state: State, kept: Masks, turned: dict[str, int]) -> Masks:
-        scores = state.scores(self.grow)
         barred = kept if self.regrow else {name: kept[name] | mask for name, mask in state.masks.items()}
+        grow = {name: state.candidates(name, self.grow, among=~barred[name]) for name in state.weights}
         counts = self.share(state, kept, turned, barred)
-        return {n: kept[n] | top_k(scores[n].masked_fill(barred[n], -inf), counts[n]) for n in kept}
+        return {name: kept[name] | top_k(candidates, counts[name]) for name, candidates in grow.items()}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 import pickle
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
 
 import pytest
@@ -28,7 +29,7 @@ from prunus.allocation import (
 )
 from prunus.budgets import ErdosRenyi
 from prunus.masks import keep_count
-from prunus.ranking import top_k, top_k_together
+from prunus.ranking import Cut, find_cut, top_k, top_k_together
 
 SHAPES = {"conv": (8, 4, 3, 3), "middle": (20, 32), "last": (5, 20)}
 
@@ -83,12 +84,12 @@ def test_fewer_weights_than_layers_are_refused() -> None:
 def test_the_floor_holds_against_infinite_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
 
-    def counted(scores: dict[str, Tensor], k: int) -> dict[str, Tensor]:
+    def counted(scores: dict[str, Tensor], k: int, pins: Mapping[str, int] | None = None) -> Cut:
         calls.append(k)
         assert len(calls) < 10, "the search for the floor does not end"
-        return top_k_together(scores, k)
+        return find_cut(scores, k, pins)
 
-    monkeypatch.setattr(allocation, "top_k_together", counted)
+    monkeypatch.setattr(allocation, "find_cut", counted)
     with pytest.warns(CollapseWarning, match="left in b;"):
         masks = global_({"a": torch.full((4,), math.inf), "b": torch.zeros(4)}, 0.5)
     assert kept(masks) == {"a": 3, "b": 1}

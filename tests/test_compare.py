@@ -49,9 +49,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods of the runs that were asked for, in order."""
     names: list[str] = []
 
-    def recorded(recipe: Recipe, directory: Path, tell: Callable[[Progress], None]) -> dict[str, Any]:
+    def recorded(recipe: Recipe, directory: Path, tell: Callable[[Progress], None], **options: Any) -> dict[str, Any]:
         names.extend(recipe.method)
-        return train(recipe, directory, tell)
+        return train(recipe, directory, tell, **options)
 
     monkeypatch.setattr(compare_module, "train", recorded)
     return names
@@ -122,16 +122,18 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
     path, study = written(tmp_path, **STUDY), tmp_path / "study"
     recorded = compare_module.train
 
-    def interrupted(recipe: Recipe, directory: Path, tell: Callable[[Progress], None]) -> dict[str, Any]:
+    def interrupted(
+        recipe: Recipe, directory: Path, tell: Callable[[Progress], None], **options: Any
+    ) -> dict[str, Any]:
         if len(started) == 2:
             raise KeyboardInterrupt
-        return recorded(recipe, directory, tell)
+        return recorded(recipe, directory, tell, **options)
 
     monkeypatch.setattr(compare_module, "train", interrupted)
     assert prunus("compare", path, "--out", study, "--workers", 1) == 130
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
-    assert line == "prunus: interrupted; finished runs are kept, the same command goes on from them"
+    assert line == "prunus: interrupted; the same command goes on from the last checkpoint of each run"
     finished = results(study)
     assert len(finished) == 2
     assert measured == []

@@ -173,11 +173,12 @@ LAYOUTS = {
 @settings(deadline=None, max_examples=12)
 @given(
     shape=st.tuples(*[st.integers(1, 5)] * 2, *[st.integers(1, 3)] * 2).filter(lambda shape: math.prod(shape) > 6),
-    chunk=st.sampled_from([1, 7, 64, 1 << 16]),
+    chunk=st.sampled_from([1, 7, 64, 1 << 18]),
+    widen=st.sampled_from([1, 1 << 12]),
     dtype=st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
 )
 def test_multiply_equals_the_product_in_every_layout(
-    layout: str, mask_layout: str, shape: tuple[int, ...], chunk: int, dtype: torch.dtype
+    layout: str, mask_layout: str, shape: tuple[int, ...], chunk: int, widen: int, dtype: torch.dtype
 ) -> None:
     generator = torch.Generator().manual_seed(math.prod(shape))
     tensor = LAYOUTS[layout](torch.randn(shape, generator=generator).to(dtype))
@@ -187,6 +188,7 @@ def test_multiply_equals_the_product_in_every_layout(
     expected, storage = tensor * mask, tensor.data_ptr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
+        patch.setattr(module, "WIDEN", widen)
         multiply_(tensor, mask)
     assert torch.equal(tensor, expected)
     assert tensor.data_ptr() == storage
@@ -195,7 +197,7 @@ def test_multiply_equals_the_product_in_every_layout(
 @pytest.mark.parametrize("fmt", [torch.contiguous_format, torch.channels_last], ids=str)
 def test_multiply_of_several_full_chunks(fmt: torch.memory_format) -> None:
     generator = torch.Generator().manual_seed(0)
-    tensor = torch.randn(200, 101, 3, 3, generator=generator).to(memory_format=fmt)
+    tensor = torch.randn(600, 101, 3, 3, generator=generator).to(memory_format=fmt)
     mask = full_masks({"weight": tensor})["weight"].copy_(torch.rand(tensor.shape, generator=generator) < 0.5)
     assert mask.stride() == tensor.stride()
     assert tensor.numel() > 2 * module.CHUNK

@@ -16,17 +16,17 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "prunus"
 
 LAYERS = (
-    {"masks", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
+    {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
-    {"criteria", "allocation", "budgets", "signals", "packing"},
-    {"updates"},
+    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
+    {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
     {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
     {"tables"},
     {"recipes"},
     {"prepare"},
-    {"outcome", "checkpoints", "loggers"},
+    {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
     {"timing", "display", "check", "report", "testing", "export"},
     {"compare"},
@@ -37,7 +37,9 @@ LAYER = {module: number for number, layer in enumerate(LAYERS) for module in lay
 # Imports inside one layer, each allowed by name; `randomness` is open to all.
 ASIDE = {
     "parametrizations": {"masks"},
+    "ranking": {"candidates"},
     "allocation": {"budgets"},
+    "packing": {"tensor_file"},
 }
 
 # A path that only one machine has; `(?<!...)` leaves URLs and relative paths alone.

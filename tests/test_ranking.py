@@ -10,16 +10,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from prunus import ranking
+from prunus import candidates, ranking
 from prunus.ranking import top_k, top_k_together
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DENORMAL = {torch.float16: 2**-24, torch.bfloat16: 2**-133, torch.float32: 2**-149, torch.float64: 2**-1074}
 
 
-@pytest.fixture(params=[ranking.CHUNK, 7], ids=["concatenated", "chunked"])
+def in_pieces(patch: pytest.MonkeyPatch, size: int) -> None:
+    patch.setattr(ranking, "RUN", size)
+    patch.setattr(candidates, "BLOCK", size)
+
+
+@pytest.fixture(params=[ranking.RUN, 7], ids=["concatenated", "chunked"])
 def chunk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(ranking, "CHUNK", request.param)
+    in_pieces(monkeypatch, request.param)
     return int(request.param)
 
 
@@ -55,13 +60,13 @@ def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
         assert torch.equal(mask, expected[name]), name
 
 
-@pytest.mark.parametrize("size", [ranking.CHUNK, 7], ids=["concatenated", "chunked"])
+@pytest.mark.parametrize("size", [ranking.RUN, 7], ids=["concatenated", "chunked"])
 @settings(deadline=None, max_examples=60)
 @given(scores=scores(), data=st.data())
 def test_equals_a_stable_sort(size: int, scores: dict[str, Tensor], data: st.DataObject) -> None:
     k = data.draw(st.integers(0, sum(score.numel() for score in scores.values())))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "CHUNK", size)
+        in_pieces(patch, size)
         found = top_k_together(scores, k)
     assert sum(int(mask.sum()) for mask in found.values()) == k
     assert_same(found, by_stable_sort(scores, k))
@@ -76,7 +81,7 @@ def test_every_dtype_and_every_extreme(dtype: torch.dtype, chunk: int) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_many_scores_over_many_chunks(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranking, "CHUNK", 1000)
+    in_pieces(monkeypatch, 1000)
     generator = torch.Generator().manual_seed(0)
     layers = {name: torch.randn(3001, generator=generator).to(dtype) for name in ("a", "b")}
     layers["c"] = (layers["a"] * 4).round() / 4  # ties within and across layers
@@ -134,7 +139,7 @@ class LargestStorage(TorchDispatchMode):
 
 
 def test_a_search_makes_nothing_larger_than_a_chunk() -> None:
-    values = torch.rand(4 * ranking.CHUNK, generator=torch.Generator().manual_seed(0))
+    values = torch.rand(4 * ranking.RUN, generator=torch.Generator().manual_seed(0))
     with LargestStorage(values) as largest:
         top_k(values, 1000)
-    assert largest.bytes <= 8 * ranking.CHUNK  # int64 digits of one chunk; the mask has 4 * CHUNK bytes
+    assert largest.bytes <= 8 * ranking.RUN  # int64 digits of one chunk; the mask has 4 * CHUNK bytes

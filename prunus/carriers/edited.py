@@ -26,7 +26,7 @@ class GradientEdit(Protocol):
 class Edited:
     """Gradients edited before each step so that the weights become sparse; ``prune`` makes it exact at the end.
 
-    Until then the masks keep everything.
+    Until then the masks keep everything, or what training began with.
     """
 
     edit: GradientEdit
@@ -35,7 +35,7 @@ class Edited:
 
     @property
     def masks(self) -> Masks:
-        """All True until the end, then the final masks."""
+        """The first masks until the end, then the final ones."""
         return self._evolution.masks
 
     def attach(self, site: Site) -> None:
@@ -55,18 +55,19 @@ class Edited:
         """Prune when training has reached its end, and hold the masks in steps beyond it."""
         for _ in self._evolution.advance_(clock, gradients=False):
             pass
-        if clock >= self._evolution.site.steps:
+        if self._evolution.floor or clock >= self._evolution.site.steps:
             project_(self._evolution.site.weights, self.masks)
 
     def finalize(self) -> None:
-        """Prune now if training ended before its time."""
-        if all(bool(mask.all()) for mask in self.masks.values()):
-            self._evolution.run_(self.prune, 1.0, "end")
+        """Prune now if training ended before its time; a second pruning changes nothing."""
+        self._evolution.run_(self.prune, 1.0, "end")
         project_(self._evolution.site.weights, self.masks)
 
     def finalize_copy(self, model: nn.Module) -> None:
-        """Zero in a copy of the model what the masks drop."""
-        project_(dict(unwrap(model).named_parameters()), self.masks)
+        """Prune a copy of the model by its own weights."""
+        copies = dict(unwrap(model).named_parameters())
+        weights = {name: copies[name].detach() for name in self.masks}
+        project_(copies, self._evolution.decide(self.prune, weights, 1.0, "end"))
 
     def state_dict(self) -> dict[str, Tensors]:
         """The masks."""

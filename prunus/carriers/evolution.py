@@ -1,12 +1,13 @@
 """Masks that change by a rule at its cadence: shared by the carriers that hold masks."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
 from prunus.cadence import Cadence
 from prunus.carriers.site import Site
-from prunus.masks import Tensors, full_masks, pack, unpack
+from prunus.masks import Masks, Tensors, full_masks, pack, sparsity_of, unpack
 from prunus.randomness import seeded
 from prunus.signals import Gradient
 from prunus.updates import State, Update
@@ -22,6 +23,9 @@ class Evolution:
     def __init__(self, update: Update, cadence: Cadence, site: Site) -> None:
         self.update, self.cadence, self.site = update, cadence, site
         self.masks = full_masks(site.weights)
+        for name, mask in (site.start or {}).items():
+            self.masks[name].copy_(mask)
+        self.floor = sparsity_of(self.masks.values()) if site.start else 0.0
         self.memory: Tensors = {}
 
     def remember_(self) -> None:
@@ -47,11 +51,13 @@ class Evolution:
     def run_(self, update: Update, progress: float, moment: str) -> None:
         """Set the masks by ``update`` now."""
         weights = {name: weight.detach() for name, weight in self.site.weights.items()}
-        device = next(iter(weights.values())).device
-        generator = seeded(self.site.seed, "masks", moment, device=device)
-        masks = update(State(weights, self.masks, self._signals(update), progress, generator))
-        for name, mask in masks.items():
-            self.masks[name].copy_(mask)
+        state = self._state(update, weights, progress, moment)
+        for name, mask in update(replace(state, in_place=True)).items():
+            self.masks[name].copy_(mask)  # nothing happens where the rule wrote in place
+
+    def decide(self, update: Update, weights: Tensors, progress: float, moment: str) -> Masks:
+        """The masks that ``update`` would set for ``weights``."""
+        return update(self._state(update, weights, progress, moment))
 
     def state_dict(self) -> dict[str, Tensors]:
         """The masks at one bit a weight, and the memory."""
@@ -60,8 +66,13 @@ class Evolution:
     def load_state_dict(self, state: dict[str, Tensors]) -> None:
         """Take masks and memory back, in place."""
         for name, mask in self.masks.items():
-            mask.copy_(unpack(state["masks"][name].to(mask.device), mask.shape))
+            mask.copy_(unpack(state["masks"][name], mask.shape))
         self.memory = {name: value.to(self.masks[name].device).clone() for name, value in state["memory"].items()}
+
+    def _state(self, update: Update, weights: Tensors, progress: float, moment: str) -> State:
+        device = next(iter(weights.values())).device
+        generator = seeded(self.site.seed, "masks", moment, device=device)
+        return State(weights, self.masks, self._signals(update), progress, generator, self.floor)
 
     def _signals(self, update: Update) -> Tensors | None:
         if update.signal is None:

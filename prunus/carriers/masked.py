@@ -1,14 +1,16 @@
 """Masked: weights that are zero off the mask."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from prunus.allocation import global_
 from prunus.cadence import Cadence
 from prunus.carriers.evolution import Evolution
 from prunus.carriers.site import Site, refuse_second_model
+from prunus.criteria import magnitude
 from prunus.masks import Masks, Tensors, project_, project_state_, unwrap
-from prunus.updates import Update
+from prunus.updates import Prune, Update
 
 
 @dataclass(eq=False)
@@ -21,7 +23,7 @@ class Masked:
 
     update: Update
     cadence: Cadence
-    start: Update | None = None
+    start: Prune | None = None
     _evolution: Evolution = field(init=False, repr=False)
 
     @property
@@ -34,7 +36,10 @@ class Masked:
         refuse_second_model(self)
         self._evolution = Evolution(self.update, self.cadence, site)
         if self.start is not None:
-            self._evolution.run_(self.start, 0.0, "start")
+            # what a trained network has left is worth more than a draw
+            best = replace(self.start, criterion=magnitude, allocation=global_) if site.start else self.start
+            self._evolution.run_(best, 0.0, "start")
+        if self.start is not None or site.start:
             self._project_all_()
         self._advance_(0, gradients=False)
 

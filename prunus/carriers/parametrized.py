@@ -38,11 +38,17 @@ class Parametrized:
     def attach(self, site: Site) -> None:
         """Put parts before the weights and their thresholds into the optimizer.
 
-        Raises RuntimeError after the model was wrapped in DDP, which would not synchronise the thresholds, and after a
-        learning-rate scheduler was made, which would not see their group.
+        Raises ValueError for first masks, which it could not hold, and RuntimeError after the model was wrapped in
+        DDP, which would not synchronise the thresholds, or a learning-rate scheduler was made, which would not see
+        their group.
         """
         refuse_second_model(self)
         refuse_ddp(site.model)
+        if site.start:
+            raise ValueError(
+                "this method learns which weights to drop and may bring back what is dropped already: begin it from "
+                "dense weights, or go on with a method that holds masks, such as gmp"
+            )
         if any("initial_lr" in group for group in site.optimizer.param_groups):  # every scheduler writes it
             raise RuntimeError("this method adds a parameter group: make the learning-rate scheduler after sparsify()")
         self._site = site

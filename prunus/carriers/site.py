@@ -12,13 +12,14 @@ from prunus.masks import Masks, Tensors, Weights
 
 @dataclass(frozen=True)
 class Site:
-    """A model, its prunable weights, the optimizer that trains them, the length of training and the seed."""
+    """A model, its prunable weights, the optimizer that trains them, the length of training, seed and first masks."""
 
     model: nn.Module
     weights: Weights
     optimizer: Optimizer
     steps: int
     seed: int
+    start: Masks | None = None  # what is dropped already and stays so
 
 
 def refuse_second_model(carrier: object) -> None:
