@@ -20,8 +20,8 @@ def write_run(study: Path, method: str, sparsity: float, seed: int, accuracy: fl
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
     bins = [
-        {"low": 0.6, "high": 2 / 3, "confidence": 0.64, "accuracy": 0.5, "n": 100},
-        {"low": 14 / 15, "high": 1.0, "confidence": 0.99, "accuracy": accuracy, "n": 300},
+        {"low": 0.6, "high": 2 / 3, "confidence": 0.64, "accuracy": 0.5, "n": 100 - 10 * seed},
+        {"low": 14 / 15, "high": 1.0, "confidence": 0.99, "accuracy": accuracy, "n": 300 + 10 * seed},
     ]
     scores = {"accuracy": accuracy, "nll": 0.1, "calibration_error": 0.02, "n": 400, "reliability": bins}
     layers = [

@@ -13,6 +13,7 @@ import pytest
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 from studies import lines_with, write_run, write_study
+from tiny import prunus
 
 from prunus.report import main_table, swatches, write_report
 from prunus.report.figures import PLOTS
@@ -109,7 +110,7 @@ def test_panels_say_their_numbers_under_the_mouse(study: Path) -> None:
     assert "gmp at 90 %: 94.00 ± 1.41 % (n=2)" in titles["accuracy"][0]
     assert "gmp, 0.weight: 90.0" in titles["layers"][2]
     assert "gmp, 0.weight: 10" in titles["layers"][3]
-    assert titles["calibration"][0][-1].startswith("gmp at 90 %: of 600 predictions with confidence 99.0 % were right")
+    assert titles["calibration"][0][-1].startswith("gmp at 90 %: of 630 predictions with confidence 99.0 % were right")
     assert "gmp, added by the method: 120 B" in titles["cost"][2]
 
 
@@ -200,6 +201,8 @@ def test_several_studies_go_to_a_directory_of_their_own(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert write_report(*studies) == Path("report") / "report.html"
+    assert prunus("report", *studies, "--out", "both") == 0
+    assert Path("both/report.html").read_bytes() == Path("report/report.html").read_bytes()
     assert not list(studies[0].glob("*.html"))
 
 
