@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from prunus.report.accuracy import draw_points, shifts
 from prunus.report.across import merged, same_workload
-from prunus.report.drawing import Panel, Plot
+from prunus.report.drawing import Panel, Plot, Space
 from prunus.report.palette import Look, halvings, looks, sparsity_ticks
 from prunus.report.results import Results
 from prunus.report.swatches import swatch
@@ -56,7 +56,7 @@ def across_panel(method: str, table: pd.DataFrame, look: dict[str, Look], name: 
         axes.set(xlabel="realised sparsity, %", ylabel=name, ylim=limits(table if same else sparse))
         axes.margins(x=0.08)
 
-    return Panel((3.4, 2.5), draw)
+    return Panel((3.4, 2.5), draw, Space(left=0.58))
 
 
 def limits(table: pd.DataFrame) -> tuple[float, float]:

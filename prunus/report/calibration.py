@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
 from prunus.report.curves import by_level
-from prunus.report.drawing import HOVER, Panel, Plot
+from prunus.report.drawing import HOVER, Panel, Plot, Space
 from prunus.report.palette import DENSE, GRID, MUTED
 from prunus.report.results import Results
 from prunus.report.tables import records, reference, reliability, summarise
@@ -55,7 +55,7 @@ def calibration_panel(
         axes.set(xlim=(low, 102), ylim=(max(0.0, low - 10), 103), xlabel="confidence, %", ylabel="accuracy, %")
         axes.grid(color=GRID)
 
-    return Panel((2.5, 2.5), draw)
+    return Panel((2.5, 2.5), draw, Space(left=0.52))
 
 
 def draw_bins(axes: Axes, method: str, bins: pd.DataFrame, colour: str) -> None:

@@ -1,6 +1,7 @@
 """The plot of cost: speed in theory beside speed measured, and what training holds in memory."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.ticker import FixedLocator, NullLocator
 
 from prunus.report import wording
 from prunus.report.cells import PARTS
-from prunus.report.drawing import HOVER, Panel, Plot
+from prunus.report.drawing import HOVER, Panel, Plot, Space
 from prunus.report.palette import COLOURS, DENSE, LEVELS, MUTED, Look
 from prunus.report.results import Results
 from prunus.report.rows import HELD
@@ -62,7 +63,7 @@ def speed_panel(title: str, cells: pd.DataFrame) -> Panel:
         axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
         name_methods(axes, list(cells["method"]))
 
-    return Panel(bar_size(cells), draw)
+    return bars(cells, draw)
 
 
 def draw_speed(axes: Axes, place: int, row: dict[str, float]) -> None:
@@ -88,13 +89,13 @@ def memory_panel(table: pd.DataFrame) -> Panel:
         axes.set_title(f"held in training, {unit}")
         left = np.zeros(len(cells))
         for title, (name, colour) in zip(PARTS, COLOUR.items(), strict=True):
-            bars = axes.barh(np.arange(len(cells)), cells[name] / factor, left=left, color=colour, height=0.6)
-            for bar, row in zip(bars, records(cells), strict=True):
+            drawn = axes.barh(np.arange(len(cells)), cells[name] / factor, left=left, color=colour, height=0.6)
+            for bar, row in zip(drawn, records(cells), strict=True):
                 bar.set_gid(f"{HOVER}{row['method']}, {title}: {wording.size(row[name])}")
             left += cells[name].fillna(0.0).to_numpy() / factor
         name_methods(axes, list(cells["method"]))
 
-    return Panel(bar_size(cells), draw)
+    return bars(cells, draw)
 
 
 def name_methods(axes: Axes, methods: list[str]) -> None:
@@ -106,6 +107,8 @@ def name_methods(axes: Axes, methods: list[str]) -> None:
     axes.spines["left"].set_visible(False)
 
 
-def bar_size(cells: pd.DataFrame) -> tuple[float, float]:
-    """Width and height in inches of a panel with a row per method."""
-    return 3.4 + 0.05 * max(0, max(map(len, cells["method"])) - 10), 0.21 * len(cells) + 0.7
+def bars(cells: pd.DataFrame, draw: Callable[[Axes], None]) -> Panel:
+    """A panel with a row per method, wide enough for their names."""
+    names = 0.065 * max(map(len, cells["method"])) + 0.12
+    space = Space(left=names, bottom=0.27, right=0.16)
+    return Panel((max(3.4, 2.6 + names), 0.21 * len(cells) + 0.6), draw, space)

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.drawing import HOVER, Panel, Plot
+from prunus.report.drawing import HOVER, Panel, Plot, Space
 from prunus.report.palette import DENSE, Look, halvings, levels, looks, sparsity_ticks, usual_ticks
 from prunus.report.results import Results
 from prunus.report.rows import IDENTITY
@@ -104,7 +104,7 @@ def sparsity_panel(method: str, curves: pd.DataFrame, colours: dict[float, str],
         sparsity_ticks(axes.yaxis, usual_ticks(highest))
         axes.set_ylim(-0.15, float(halvings(highest)) + 0.3)
 
-    return Panel((WIDTH, HEIGHT), draw)
+    return Panel((WIDTH, HEIGHT), draw, Space(left=0.58, right=0.42))
 
 
 def draw_level(axes: Axes, runs: pd.DataFrame, level: float, colour: str) -> None:

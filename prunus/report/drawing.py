@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import pandas as pd
@@ -20,12 +21,25 @@ STROKES = 'style="stroke-linejoin: round; stroke-linecap: butt"'
 PAGE = 1080.0  # the width in points at which panels of a file begin a new row
 
 
+class Space(NamedTuple):
+    """The inches around axes that their labels need."""
+
+    left: float = 0.42
+    bottom: float = 0.42
+    right: float = 0.1
+    top: float = 0.26
+
+
 @dataclass(frozen=True)
 class Panel:
-    """What ``draw`` puts on axes in a figure of this size in inches; drawn when its SVG is asked for."""
+    """What ``draw`` puts on axes in a figure of this size in inches; drawn when its SVG is asked for.
+
+    The ``space`` is given, because to let matplotlib find it takes longer than all else.
+    """
 
     inches: tuple[float, float]
     draw: Callable[[Axes], None]
+    space: Space = field(default_factory=Space)
 
     @property
     def width(self) -> float:
@@ -48,9 +62,14 @@ class Panel:
             rcdefaults()
             rcParams.update(STYLE)
             figure = Figure(figsize=self.inches)
-            self.draw(figure.subplots())
+            self.draw(figure.add_axes(self._place()))
             figure.savefig(text, format="svg", metadata={"Date": None})
         return tidy(text.getvalue())
+
+    def _place(self) -> tuple[float, float, float, float]:
+        width, height = self.inches
+        left, bottom, right, top = self.space
+        return left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height
 
 
 @dataclass(frozen=True)

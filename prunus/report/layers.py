@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.drawing import HOVER, Panel, Plot
+from prunus.report.drawing import HOVER, Panel, Plot, Space
 from prunus.report.palette import halvings
 from prunus.report.results import Results
 from prunus.report.tables import layer_means
@@ -91,7 +91,9 @@ def heat_map(title: str, heights: Values, text: list[list[str]], methods: list[s
                     about = f"{HOVER}{method}, {layer}: {text[row][column]}"
                     cell(axes, row, column, COLOURS(scale(heights[row, column])), text[row][column], about)
 
-    return Panel((0.43 * len(methods) + 0.07 * names + 0.3, 0.23 * len(layers) + 0.075 * longest + 0.45), draw)
+    space = Space(left=0.064 * names + 0.12, bottom=0.04, right=0.04, top=0.064 * longest + 0.36)
+    width = 0.43 * max(len(methods), 4) + space.left + space.right
+    return Panel((width, 0.23 * len(layers) + space.bottom + space.top), draw, space)
 
 
 def cell(axes: Axes, row: int, column: int, colour: tuple[float, float, float, float], text: str, about: str) -> None:

@@ -31,9 +31,6 @@ ON_DARK: Mapping[str, str] = {
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
 STYLE: dict[RcKeyType, object] = {
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.w_pad": 0.03,
     "font.family": "sans-serif",
     "font.size": 9.0,
     "text.color": INK,
