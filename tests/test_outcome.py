@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 from tiny import tiny
+from torch import nn
 
-from prunus.outcome import forget_peak_, peak_bytes
+from prunus.outcome import forget_peak_, peak_bytes, training_bytes
 from prunus.runs import train
 
 PARAMETERS = 4 * (64 * 16 + 16 + 16 * 10 + 10)
@@ -55,6 +56,13 @@ def test_methods_add_a_byte_a_weight_and_what_they_remember(method: dict[str, An
 def test_thresholds_are_parameters(tmp_path: Path) -> None:
     found = held(tmp_path, method={"str": {"initial": -4.0}}, optimizer=SGD)
     assert found["parameters"] == found["gradients"] == PARAMETERS + 2 * 4
+
+
+def test_what_does_not_train_has_no_gradient() -> None:
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    found = training_bytes(model, torch.optim.SGD([model.weight], lr=0.1), None)
+    assert (found["parameters"], found["gradients"]) == (4 * 8, 4 * 6)
 
 
 def test_a_cpu_has_no_peak_of_its_own() -> None:

@@ -98,10 +98,14 @@ def test_page_and_markdown_say_the_same(study: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_others_wrote_stays_text(study: Path) -> None:
-    (study / "recipe.yaml").write_text("note: '<script>alert(1)</script>'\n")
+    (study / "recipe.yaml").write_text("note: '<script>in the recipe'\n")
+    for path in study.glob("runs/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"data": "<script>in a sentence"}))
     page = write_report(study).read_text()
     assert "<script" not in page
-    assert "&lt;script&gt;" in page
+    assert {"&lt;script&gt;in the recipe", "&lt;script&gt;in a sentence"} <= set(
+        re.findall("&lt;script&gt;in [a-z ]+", page)
+    )
 
 
 def test_panels_say_their_numbers_under_the_mouse(study: Path) -> None:
