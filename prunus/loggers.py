@@ -100,9 +100,10 @@ def _mlflow_at(uri: str, run_name: str) -> Logger:
     query = f"attributes.run_name = '{run_name}'"
     found = client.search_runs([experiment.experiment_id], query, max_results=1) if experiment else []
     run_id = found[0].info.run_id if found else None
-    logger: Logger = MLFlowLogger(experiment_name=PROJECT, run_name=run_name, tracking_uri=uri, run_id=run_id)
+    logger = MLFlowLogger(experiment_name=PROJECT, run_name=run_name, tracking_uri=uri, run_id=run_id)
     _ = logger.experiment  # made now, and an unreachable server is known before training
-    return logger
+    made: Logger = logger
+    return made
 
 
 LOGGERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], Logger]]] = {
