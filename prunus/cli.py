@@ -149,21 +149,26 @@ def compare(
 
 
 @app.command
-def report(directory: Path) -> int:
-    """Write a study's report again and print its table.
+def report(directory: Path, *others: Path, out: Path | None = None) -> int:
+    """Write the report on a study again and print its table, or set several studies side by side in one report.
 
     Parameters
     ----------
     directory
         The directory of a study, as ``compare`` made it.
+    others
+        More of them.
+    out
+        Where the report is written; by default the study's directory, and ``report`` for several studies.
     """
     from rich.console import Console
 
     from prunus.report import print_table, write_report
 
     console = Console()
-    written = write_report(directory)
-    print_table(directory, console)
+    written = write_report(directory, *others, out=out)
+    for study in (directory, *others):
+        print_table(study, console)
     console.print(f"\nReport: {written}", soft_wrap=True)
     return 0
 

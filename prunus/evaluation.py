@@ -7,19 +7,35 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
+from torchmetrics.classification import MulticlassAccuracy
 
 CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
+class Bin:
+    """The n examples whose confidence lies in [low, high): their mean confidence and their accuracy."""
+
+    low: float
+    high: float
+    confidence: float
+    accuracy: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Quality:
-    """Accuracy in [0, 1], mean negative log-likelihood in nats, expected calibration error (15 bins, L1), and n."""
+    """Accuracy in [0, 1], mean negative log-likelihood in nats, expected calibration error (L1), and n.
+
+    ``reliability`` has those of the 15 bins of equal width that hold an example, in ascending order; a confidence of
+    one is in the last. The calibration error is theirs: the gap between confidence and accuracy, weighted by n.
+    """
 
     accuracy: float
     nll: float
     calibration_error: float
     n: int
+    reliability: tuple[Bin, ...]
 
 
 @torch.no_grad()
@@ -30,22 +46,44 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes
     """
     training = model.training
     model.eval()
-    accuracy = calibration = nll = None
+    accuracy = sums = nll = None
     n = 0
     for inputs, labels in batches:
         logits = model(inputs).float()
-        if accuracy is None or calibration is None:
+        if accuracy is None:
             accuracy = MulticlassAccuracy(classes, average="micro").to(logits.device)
-            calibration = MulticlassCalibrationError(classes, n_bins=CALIBRATION_BINS).to(logits.device)
         accuracy.update(logits, labels)
-        calibration.update(logits.softmax(1), labels)
+        binned = _binned(logits, labels)
+        sums = binned if sums is None else sums + binned
         total = nn.functional.cross_entropy(logits, labels, reduction="sum")
         nll = total if nll is None else nll + total
         n += len(labels)
     model.train(training)
-    if accuracy is None or calibration is None or nll is None:
+    if accuracy is None or sums is None or nll is None:
         raise ValueError("evaluation needs at least one batch, got none")
-    return Quality(float(accuracy.compute()), float(nll) / n, float(calibration.compute()), n)
+    bins = _bins(sums)
+    error = sum(bin_.n * abs(bin_.accuracy - bin_.confidence) for bin_ in bins) / n
+    return Quality(float(accuracy.compute()), float(nll) / n, error, n, bins)
+
+
+def _binned(logits: Tensor, labels: Tensor) -> Tensor:
+    """Per bin the number of examples, of right ones among them, and the sum of their confidences: (3, bins)."""
+    confidences, answers = logits.softmax(1).max(1)
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, device=logits.device)
+    # NaN is sorted behind the last edge, as one is
+    places = torch.bucketize(confidences, edges, right=True).sub_(1).clamp_(max=CALIBRATION_BINS - 1)
+    counted = torch.stack([torch.ones_like(confidences), (answers == labels).float(), confidences])
+    # a product, because adding by index takes another order every time on a GPU
+    return counted.double() @ nn.functional.one_hot(places, CALIBRATION_BINS).double()
+
+
+def _bins(sums: Tensor) -> tuple[Bin, ...]:
+    """The bins that hold an example."""
+    return tuple(
+        Bin(place / CALIBRATION_BINS, (place + 1) / CALIBRATION_BINS, confidence / n, right / n, int(n))
+        for place, (n, right, confidence) in enumerate(sums.t().tolist())
+        if n
+    )
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,20 @@
 """What came of a run: quality, sparsity, operations, bytes and time, as plain values for its result file."""
 
 import platform
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from prunus import __version__
 from prunus.evaluation import LayerCost, dense_bytes, layer_costs, packed_bytes, theoretical_speedup
 from prunus.masks import prunable
 from prunus.prepare import Prepared
 from prunus.recipes import Recipe, single
+from prunus.sparsifier import Sparsifier
 
 
 def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
     parameters = sum(parameter.numel() for parameter in model.parameters())
     speedup = theoretical_speedup(every_layer)
     return {
-        "format": "prunus-result/1",
+        "format": "prunus-result/2",
         "method": run.method,
         "arguments": run.arguments,
         "sparsity": run.sparsity,
@@ -49,11 +53,55 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
         "bytes_dense": dense_bytes(state),
         "bytes_packed": packed_bytes(state, weights) if run.sparsity else dense_bytes(state),
         "train_seconds": seconds,
+        "training_bytes": training_bytes(model, prepared.training.optimizer, prepared.sparsifier),
+        "peak_bytes": peak_bytes(prepared.device),
         "extra_forward_backward": prepared.evidence.passes,
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "device": str(prepared.device),
         "precision": recipe.precision,
     }
+
+
+def training_bytes(model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier | None) -> dict[str, int]:
+    """The bytes that training held between two steps, counted: activations and passing tensors are not in it.
+
+    ``parameters`` are the model's and those that a method gave the optimizer, ``gradients`` one for each that trains,
+    ``optimizer`` its state, ``method`` masks and remembered gradients.
+    """
+    grouped = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    held = {id(parameter): parameter for parameter in (*model.parameters(), *grouped)}.values()
+    state = [value for values in optimizer.state.values() for value in values.values() if isinstance(value, Tensor)]
+    return {
+        "parameters": _bytes(held),
+        "gradients": _bytes(parameter for parameter in held if parameter.requires_grad),
+        "optimizer": _bytes(state),
+        "method": 0 if sparsifier is None else _method_bytes(sparsifier),
+    }
+
+
+def peak_bytes(device: torch.device) -> int | None:
+    """The most bytes allocated on an accelerator since `forget_peak_`, data and evaluation included; None on a CPU.
+
+    Processes share a CPU's allocator and several runs a process, so that its high-water mark belongs to no run.
+    """
+    return None if device.type == "cpu" else torch.accelerator.max_memory_allocated(device)
+
+
+def forget_peak_(device: torch.device) -> None:
+    """Start `peak_bytes` anew from what is allocated now."""
+    if device.type != "cpu":
+        torch.accelerator.reset_peak_memory_stats(device)
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _method_bytes(sparsifier: Sparsifier) -> int:
+    state = dict(sparsifier.method.state_dict())
+    # packed in the state, one byte a weight in memory; a method without them there computes its masks
+    masks = sparsifier.masks if state.pop("masks", None) else {}
+    return _bytes(masks.values()) + sum(_bytes(tensors.values()) for tensors in state.values())
 
 
 def _layer(cost: LayerCost) -> dict[str, Any]:

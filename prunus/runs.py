@@ -17,7 +17,7 @@ import yaml
 from prunus import checkpoints
 from prunus.allocation import CollapseWarning
 from prunus.loggers import Log, loggers
-from prunus.outcome import outcome
+from prunus.outcome import forget_peak_, outcome
 from prunus.packing import save_packed
 from prunus.prepare import Prepared, prepare
 from prunus.provenance import provenance
@@ -71,6 +71,7 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers
         prepared = prepare(recipe)
+        forget_peak_(prepared.device)
         with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
             also.hyperparameters(recipe.resolved())
             loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)

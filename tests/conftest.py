@@ -1,5 +1,22 @@
-"""One thread: the networks here are tiny, and the order of a sum may not depend on the machine."""
+"""What all tests share."""
 
+from pathlib import Path
+
+import pytest
 import torch
+from studies import write_study
 
+# the networks here are tiny, and the order of a sum may not depend on the machine
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A small study that nobody trained."""
+    return write_study(tmp_path / "study")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are empty: drawing them takes longest."""
+    monkeypatch.setattr("prunus.report.drawing.Panel.svg", '<svg viewBox="0 0 9 9"></svg>')

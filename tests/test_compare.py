@@ -88,7 +88,7 @@ def test_a_study_runs_everything_times_each_method_reports_and_is_not_run_again(
     assert "[10/10] set        sparsity 0.9   seed 1  accuracy" in output
     assert "FAILED" not in output
     assert (study / "report.md").is_file()
-    assert "Report: " in output
+    assert f"Report: {study / 'report.html'}\n" in output
     assert (study / "table.csv").read_text().count("\n") == 1 + 5
 
     before, timed = results(study), list(measured)

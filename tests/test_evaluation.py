@@ -7,6 +7,7 @@ import pytest
 import torch
 from golden import golden
 from torch import Tensor, nn
+from torchmetrics.classification import MulticlassCalibrationError
 
 from prunus.evaluation import (
     LayerCost,
@@ -42,12 +43,38 @@ def test_quality_by_hand() -> None:
     assert quality.n == 5
 
 
+def test_bins_of_confidence_by_hand() -> None:
+    quality = evaluate(nn.Identity(), [two_class(*CERTAIN)], classes=2)
+    assert [(round(15 * bin_.low), round(15 * bin_.high), bin_.n) for bin_ in quality.reliability] == [
+        (9, 10, 1),
+        (12, 13, 1),
+        (13, 14, 3),
+    ]
+    assert [bin_.confidence for bin_ in quality.reliability] == pytest.approx([0.64, 0.82, (0.9 + 0.9 + 0.88) / 3])
+    assert [bin_.accuracy for bin_ in quality.reliability] == pytest.approx([1, 0, 2 / 3])
+
+
+def test_the_calibration_error_is_that_of_torchmetrics() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(500, 7, generator=generator), torch.randint(7, (500,), generator=generator)
+    peer = MulticlassCalibrationError(7, n_bins=15)(logits.softmax(1), labels)
+    quality = evaluate(nn.Identity(), [(logits[:123], labels[:123]), (logits[123:], labels[123:])], classes=7)
+    assert quality.calibration_error == pytest.approx(float(peer), rel=1e-5)
+
+
+def test_a_confidence_of_one_is_in_the_last_bin() -> None:
+    logits = torch.tensor([[200.0, 0.0], [3.0, 0.0]])
+    (bin_,) = evaluate(nn.Identity(), [(logits, torch.tensor([0, 1]))], classes=2).reliability
+    assert (bin_.high, bin_.n, bin_.accuracy) == (1.0, 2, 0.5)
+
+
 @pytest.mark.parametrize("cuts", [(1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
 def test_batches_of_unequal_size_change_nothing(cuts: tuple[int, ...]) -> None:
     logits, labels = two_class(*CERTAIN)
     whole = evaluate(nn.Identity(), [(logits, labels)], classes=2)
     parts = evaluate(nn.Identity(), list(zip(logits.split(cuts), labels.split(cuts), strict=True)), classes=2)
-    assert vars(parts) == pytest.approx(vars(whole))
+    assert parts.reliability == pytest.approx(whole.reliability)
+    assert vars(parts) | {"reliability": 0} == pytest.approx(vars(whole) | {"reliability": 0})
 
 
 def test_accuracy_is_over_examples_not_over_classes() -> None:

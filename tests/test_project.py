@@ -181,7 +181,8 @@ def test_ci_fails_when_the_install_brought_cuda(package: str, passes: bool, tmp_
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci")
-    for name, line in (("make", "true"), (".venv/bin/python", f"printf 'numpy==2.4.6\\n{package}\\n'")):
+    listed = f"printf 'numpy==2.4.6\\n{package}\\n'"
+    for name, line in (("make", "true"), ("chromium", "true"), (".venv/bin/python", listed)):
         (tmp_path / name).write_text(f"#!/bin/sh\n{line}\n")
         (tmp_path / name).chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"

@@ -27,7 +27,7 @@ RESULT = {
     *("format", "method", "arguments", "sparsity", "seed", "data", "model", "steps", "epochs", "batch_size", "test"),
     *("validation", "realised_sparsity", "layers", "collapsed", "parameters", "parameters_kept", "macs", "macs_kept"),
     *("theoretical_speedup", "bytes_dense", "bytes_packed", "train_seconds", "extra_forward_backward", "versions"),
-    *("device", "precision"),
+    *("device", "precision", "training_bytes", "peak_bytes"),
 }
 
 

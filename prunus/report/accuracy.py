@@ -1,52 +1,58 @@
-"""The figure of test accuracy against sparsity: mean ± sd per method, dense as a band."""
+"""The plot of test accuracy against sparsity: mean ± sd per method, dense as a band."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
+from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.palette import DENSE, Look, halvings, handles, looks, sparsity_ticks
+from prunus.report.drawing import HOVER, Panel, Plot
+from prunus.report.palette import DENSE, Look, halvings, looks, sparsity_ticks
 from prunus.report.results import Results
+from prunus.report.swatches import square, swatch
 from prunus.report.tables import CELL, records, reference, summarise
 
 LEAST_RANGE = 5.0  # points below which one panel always suffices
 COLUMNS = [*CELL, "name", "realised_sparsity", "accuracy", "accuracy_sd", "n"]
+CAPTION = (
+    "Mean ± sample standard deviation over seeds at the realised sparsity; where some points lie far below, a close-up "
+    "of the others beside it. The axis goes by how often the kept part is halved."
+)
 
 
-def accuracy_data(results: Results) -> pd.DataFrame:
-    """What the figure shows: a row per requested sparsity and method, dense included."""
-    return summarise(results)[COLUMNS]
-
-
-def accuracy_figure(results: Results) -> Figure:
-    """Mean ± sd at the realised sparsity; where few points fall far below, a second panel shows those near the top."""
-    table = accuracy_data(results)
+def accuracy_plot(results: Results) -> Plot:
+    """Accuracy at the realised sparsity; where few points fall far below, a second panel shows those near the top."""
+    table = summarise(results)[COLUMNS]
     sparse = table[table["name"] != "dense"]
     dense = table[table["method"] == reference(results.runs)]
     look = looks(sparse_methods(results))
+    top = 100 * float((table["accuracy"] + table["accuracy_sd"].fillna(0.0)).max())
     floor = close_up(sparse["accuracy"], 100 * float(table["accuracy"].max()))
-    figure = Figure(figsize=(7.5 if floor is None else 11.0, 4.2))
-    panels = figure.subplots(1, 1 if floor is None else 2, squeeze=False)[0]
-    for panel in panels:
-        draw_dense(panel, dense)
-        draw_methods(panel, sparse, look)
-        label_axes(panel, sorted(set(sparse["requested_sparsity"].dropna())))
-    panels[0].set_ylabel("test accuracy, %")
+    panels = [accuracy_panel(dense, sparse, look, "test accuracy, %", None)]
     if floor is not None:
-        panels[0].set_title("all", loc="left")
-        panels[1].set_title("close-up", loc="left")
-        panels[1].set_ylim(floor, 100 * (table["accuracy"] + table["accuracy_sd"].fillna(0.0)).max() + 0.1)
-    figure.legend(handles=[*band(dense), *handles(look)], loc="outside right upper")
-    return figure
+        panels.append(accuracy_panel(dense, sparse, look, "close-up", (floor, top + 0.1 * (top - floor))))
+    band = {"dense" + (", mean ± sd" if row["n"] > 1 else ""): square(DENSE) for row in records(dense)}
+    keys = band | {method: swatch(chosen) for method, chosen in look.items()}
+    return Plot("accuracy", "Test accuracy against sparsity", CAPTION, table, panels, keys)
 
 
-def band(dense: pd.DataFrame) -> list[Patch]:
-    """The legend's entry for dense."""
-    return [
-        Patch(color=DENSE, alpha=0.3, label="dense" + (", mean ± sd" if row["n"] > 1 else "")) for row in records(dense)
-    ]
+def accuracy_panel(
+    dense: pd.DataFrame, sparse: pd.DataFrame, look: dict[str, Look], title: str, limits: tuple[float, float] | None
+) -> Panel:
+    """One panel, with these limits of its y-axis."""
+
+    def draw(axes: Axes) -> None:
+        axes.set_title(title)
+        draw_dense(axes, dense)
+        draw_methods(axes, sparse, look)
+        sparsity_ticks(axes.xaxis, sorted(set(sparse["requested_sparsity"].dropna())))
+        axes.set_xlabel("realised sparsity, % (methods shifted sideways a little)")
+        axes.margins(x=0.06, y=0.08)
+        if limits is not None:
+            axes.set_ylim(*limits)
+
+    return Panel((4.6, 3.4), draw)
 
 
 def close_up(accuracy: "pd.Series[float]", top: float) -> float | None:
@@ -62,32 +68,39 @@ def close_up(accuracy: "pd.Series[float]", top: float) -> float | None:
     return None
 
 
-def draw_dense(panel: Axes, dense: pd.DataFrame) -> None:
+def draw_dense(axes: Axes, dense: pd.DataFrame) -> None:
     """A line at dense accuracy in a band of its sd."""
     for row in records(dense):
-        middle, half = 100 * row["accuracy"], 100 * row["accuracy_sd"]
-        panel.axhspan(middle - np.nan_to_num(half), middle + np.nan_to_num(half), color=DENSE, alpha=0.18, linewidth=0)
-        panel.axhline(middle, color=DENSE, linewidth=1)
+        middle, half = 100 * row["accuracy"], 100 * np.nan_to_num(row["accuracy_sd"])
+        axes.axhspan(middle - half, middle + half, color=DENSE, alpha=0.16, linewidth=0)
+        axes.axhline(middle, color=DENSE, linewidth=1).set_gid(hover("dense", row))
 
 
-def draw_methods(panel: Axes, sparse: pd.DataFrame, look: dict[str, Look]) -> None:
+def draw_methods(axes: Axes, sparse: pd.DataFrame, look: dict[str, Look]) -> None:
     """A line with error bars per method, shifted sideways by its place so that none hides another."""
     shift = shifts(sparse["requested_sparsity"], list(look))
-    for method, (colour, marker, line) in look.items():
+    for method, chosen in look.items():
         points = sparse[sparse["method"] == method].sort_values("realised_sparsity")
-        bars = panel.errorbar(
-            halvings(points["realised_sparsity"]) + shift[method],
-            100 * points["accuracy"],
-            yerr=100 * points["accuracy_sd"],
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            markersize=4.5,
-            linewidth=0.7,
-            elinewidth=1.2,
-            capsize=2.5,
-        )
-        bars.lines[0].set_markeredgewidth(0)
+        places = halvings(points["realised_sparsity"]) + shift[method]
+        draw_points(axes, places, points, chosen, method)
+
+
+def draw_points(axes: Axes, places: NDArray[np.float64], points: pd.DataFrame, look: Look, name: str) -> None:
+    """Means with their sd as bars, joined by a line; each says its numbers under the mouse."""
+    colour, marker, line = look
+    heights, deviations = 100 * points["accuracy"], 100 * points["accuracy_sd"]
+    axes.errorbar(
+        places, heights, yerr=deviations, color=colour, linestyle=line, linewidth=0.8, elinewidth=1.1, capsize=2.5
+    )
+    for place, height, row in zip(places, heights, records(points), strict=True):
+        (point,) = axes.plot([place], [height], color=colour, marker=marker, markersize=5, markeredgewidth=0)
+        point.set_gid(hover(name, row))
+
+
+def hover(name: str, row: dict[str, float]) -> str:
+    """What a point says under the mouse: 'gmp at 90 %: 97.12 ± 0.30 % (n=3)'."""
+    reached = wording.sample(100 * row["accuracy"], 100 * row["accuracy_sd"], int(row["n"]), " %")
+    return f"{HOVER}{name} at {wording.sparsity(row['requested_sparsity'])}: {reached}"
 
 
 def shifts(requested: "pd.Series[float]", methods: list[str]) -> dict[str, float]:
@@ -95,10 +108,3 @@ def shifts(requested: "pd.Series[float]", methods: list[str]) -> dict[str, float
     places = np.unique(halvings(requested.dropna()))
     width = min(0.5 * float(np.diff(places).min(initial=1.0)), 0.06 * len(methods))
     return {method: ((place + 0.5) / len(methods) - 0.5) * width for place, method in enumerate(methods)}
-
-
-def label_axes(panel: Axes, requested: list[float]) -> None:
-    """Ticks at the requested sparsities."""
-    sparsity_ticks(panel.xaxis, requested)
-    panel.set_xlabel("realised sparsity, % (methods shifted sideways a little)")
-    panel.margins(x=0.06, y=0.08)

@@ -8,9 +8,11 @@ import pandas as pd
 
 from prunus.report import wording
 from prunus.report.results import Results
-from prunus.report.tables import benefits, differences, layer_means, records, reference, summarise
+from prunus.report.rows import HELD
+from prunus.report.tables import benefits, costs, differences, layer_means, records, reference, summarise
 
 Row = Mapping[str, Any]
+PARTS = ["parameters", "gradients", "optimizer state", "added by the method"]
 SIZE = ["parameters kept", "MACs kept", "file dense", "file packed"]
 SPEED = ["speed-up in theory", "training throughput, measured"]
 
@@ -67,6 +69,7 @@ def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
     return {
         "requested": wording.sparsity(row["requested_sparsity"]),
         "method": row["method"],
+        "MACs kept": wording.part(row["macs_kept"], row["macs"]) if trained else "",
         "speed-up in theory": theory(row) if trained else "",
         "training throughput, measured": measured(row, dense),
         "paired blocks": "" if math.isnan(blocks) else f"{blocks:.0f}",
@@ -74,6 +77,28 @@ def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
         "file dense": wording.size(row["bytes_dense"]) if trained else "",
         "file packed": wording.size(row["bytes_packed"]) if trained else "",
         "packing": wording.packing(row["bytes_dense"], row["bytes_packed"]) if trained else "",
+    }
+
+
+def cost_cells(results: Results) -> pd.DataFrame:
+    """Seconds of training and bytes of memory; what was not measured says so."""
+    table = costs(results)
+    dense = table.loc[table["method"] == reference(results.runs), HELD].sum(axis=1, skipna=False)
+    whole = float(dense.iloc[0]) if len(dense) else math.nan
+    return pd.DataFrame([cost_row(row, whole) for row in records(table)])
+
+
+def cost_row(row: Row, dense: float) -> dict[str, str]:
+    """One method at one sparsity; ``dense`` is what training dense holds."""
+    held = sum(row[name] for name in HELD)
+    ratio = "" if math.isnan(held / dense) else f" ({held / dense:.2f}× dense)"
+    return {
+        "requested": wording.sparsity(row["requested_sparsity"]),
+        "method": row["method"],
+        "training, s": wording.sample(row["train_seconds"], row["train_seconds_sd"], row["n"]),
+        "held in training": wording.bytes_or_nothing(held) + ratio,
+        **{title: wording.bytes_or_nothing(row[name]) for title, name in zip(PARTS, HELD, strict=True)},
+        "peak on the device": wording.bytes_or_nothing(row["peak_bytes"]),
     }
 
 

@@ -1,70 +1,104 @@
-"""The figure of per-layer sparsity: a heat map of layers by methods for every requested sparsity."""
+"""The plot of layers: heat maps of layers by methods, their sparsity and the weights they keep, per sparsity."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
-from prunus.report.palette import halvings, sparsity_ticks
+from prunus.report.drawing import HOVER, Panel, Plot, Space
+from prunus.report.palette import halvings
 from prunus.report.results import Results
 from prunus.report.tables import layer_means
 
-MOST_COLUMNS = 24
-DECADES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
+CAPTION = (
+    "Each layer at the end, mean over seeds, from the input down: first its sparsity in %, coloured by how often the "
+    "kept part was halved, then the weights that survive, coloured by their order of magnitude. × marks a layer that "
+    "collapsed to one weight in some run."
+)
 COLOURS = colormaps["viridis_r"]
+Values = NDArray[np.float64]
 
 
-def layers_figure(results: Results) -> Figure:
-    """Mean sparsity of every layer, colour by how often the kept part was halved; × marks a layer that collapsed."""
+def layers_plot(results: Results) -> Plot:
+    """For each requested sparsity the mean sparsity of every layer and the weights it keeps."""
     methods = sparse_methods(results)
-    means = layer_means(results)
-    means = means[means["method"].isin(methods)]
-    groups = list(means.groupby("requested_sparsity", sort=False, dropna=False))
+    data = layer_means(results)
+    means = data[data["method"].isin(methods)]
     layers = list(means.drop_duplicates("position").sort_values("position")["layer"])
-    columns = max(1, min(len(groups), MOST_COLUMNS // max(1, len(methods))))
-    rows = max(1, math.ceil(len(groups) / columns))
-    figure = Figure(figsize=(0.46 * len(methods) * columns + 2.6, (0.22 * len(layers) + 1.1) * rows))
-    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    scale = Normalize(0.0, float(halvings(means["realised_sparsity"].max())) if len(means) else 1.0)
-    for panel, (requested, cells) in zip(panels, groups, strict=False):
-        panel.set_title(wording.sparsity(float(str(requested))))
-        draw(panel, cells, methods, layers, scale)
-    for spare in panels[len(groups) :]:
-        spare.set_axis_off()
-    bar = figure.colorbar(ScalarMappable(scale, COLOURS), ax=panels[:columns], label="sparsity, %")
-    sparsity_ticks(bar.ax.yaxis, [tick for tick in DECADES if scale(halvings(tick)) <= 1])
-    return figure
+    panels = []
+    for requested, cells in means.groupby("requested_sparsity", sort=False, dropna=False):
+        at = f"at {wording.sparsity(float(str(requested)))}"
+        sparsity, kept = (grid(cells, value, methods, layers) for value in ("realised_sparsity", "kept"))
+        marks = np.where(grid(cells, "collapsed", methods, layers) > 0, " ×", "")
+        panels += [
+            heat_map(f"sparsity {at}, %", halvings(sparsity), texts(sparsity, percentage, marks), methods, layers),
+            heat_map(f"weights kept {at}", magnitude(kept), texts(kept, wording.count, marks), methods, layers),
+        ]
+    return Plot("layers", "Layers", CAPTION, data, panels)
 
 
-def draw(panel: Axes, cells: pd.DataFrame, methods: list[str], layers: list[str], scale: Normalize) -> None:
-    """One heat map: a column per method, a row per layer from the input down, every cell with its number."""
-    table = cells.pivot(index="layer", columns="method", values="realised_sparsity").reindex(layers)
-    values = table.reindex(columns=methods).to_numpy(dtype=np.float64)
-    heights = halvings(values)
-    panel.pcolormesh(np.ma.masked_invalid(heights), cmap=COLOURS, norm=scale, edgecolors="white", linewidth=0.8)
-    panel.set_xticks(np.arange(len(methods)) + 0.5, methods, rotation=90)
-    panel.set_yticks(np.arange(len(layers)) + 0.5, layers)
-    panel.set_ylim(len(layers), 0)
-    panel.xaxis.tick_top()
-    panel.xaxis.set_tick_params(labeltop=True, length=0)
-    panel.yaxis.set_tick_params(length=0)
-    panel.grid(visible=False)
-    panel.spines[:].set_visible(False)
-    collapsed = set(cells.loc[cells["collapsed"] > 0, ["layer", "method"]].itertuples(index=False, name=None))
-    for row, layer in enumerate(layers):
-        for column, method in enumerate(methods):
-            text = cell_text(values[row, column], (layer, method) in collapsed)
-            colour = "white" if scale(heights[row, column]) > 0.55 else "black"
-            panel.text(column + 0.5, row + 0.52, text, ha="center", va="center", color=colour, fontsize=7)
+def grid(cells: pd.DataFrame, value: str, methods: list[str], layers: list[str]) -> Values:
+    """The values, a row per layer and a column per method; NaN where a method has no run."""
+    table = cells.pivot(index="layer", columns="method", values=value).reindex(index=layers, columns=methods)
+    return table.to_numpy(dtype=np.float64)
 
 
-def cell_text(sparsity: float, collapsed: bool) -> str:
-    """A cell's number in %; nothing where the method has no run."""
-    return "" if math.isnan(sparsity) else wording.zeros(sparsity, 1) + (" ×" if collapsed else "")
+def magnitude(kept: Values) -> Values:
+    """The decimal logarithm, of at least one weight."""
+    return np.asarray(np.log10(np.maximum(kept, 1.0)), dtype=np.float64)
+
+
+def percentage(sparsity: float) -> str:
+    """A layer's sparsity in % without the sign."""
+    return wording.zeros(sparsity, 1)
+
+
+def texts(values: Values, text: Callable[[float], str], marks: "NDArray[np.str_]") -> list[list[str]]:
+    """What the cells say; nothing where the method has no run."""
+    return [
+        ["" if math.isnan(value) else text(value) + mark for value, mark in zip(row, marked, strict=True)]
+        for row, marked in zip(values, marks, strict=True)
+    ]
+
+
+def heat_map(title: str, heights: Values, text: list[list[str]], methods: list[str], layers: list[str]) -> Panel:
+    """A column per method, a row per layer, every cell with its number."""
+    names = max((len(layer) for layer in layers), default=0)
+    longest = max((len(method) for method in methods), default=0)
+    scale = Normalize(0.0, max(1e-9, float(np.nanmax(heights, initial=0.0))))
+
+    def draw(axes: Axes) -> None:
+        axes.set_title(title)
+        axes.set_xticks(np.arange(len(methods)) + 0.5, methods, rotation=90)
+        axes.set_yticks(np.arange(len(layers)) + 0.5, layers)
+        axes.set_xlim(0, len(methods))
+        axes.set_ylim(len(layers), 0)
+        axes.xaxis.tick_top()
+        axes.tick_params(labeltop=True, length=0)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        for row, layer in enumerate(layers):
+            for column, method in enumerate(methods):
+                if text[row][column]:
+                    about = f"{HOVER}{method}, {layer}: {text[row][column]}"
+                    cell(axes, row, column, COLOURS(scale(heights[row, column])), text[row][column], about)
+
+    space = Space(left=0.064 * names + 0.12, bottom=0.04, right=0.04, top=0.064 * longest + 0.36)
+    width = 0.43 * max(len(methods), 4) + space.left + space.right
+    return Panel((width, 0.23 * len(layers) + space.bottom + space.top), draw, space)
+
+
+def cell(axes: Axes, row: int, column: int, colour: tuple[float, float, float, float], text: str, about: str) -> None:
+    """A square of this colour with its number in white or black, whichever stands out."""
+    axes.add_patch(Rectangle((column + 0.02, row + 0.03), 0.96, 0.94, color=colour, linewidth=0, gid=about))
+    red, green, blue, _ = colour
+    ink = "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
+    axes.text(column + 0.5, row + 0.52, text, ha="center", va="center", color=ink, fontsize=7)

@@ -1,64 +1,63 @@
-"""Rendering to Markdown: report.md with its figures as SVG and their data as CSV beside it."""
+"""Rendering to Markdown."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from functools import singledispatch
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from prunus.report import statements
-from prunus.report.cells import benefit_cells, difference_cells, layer_cells, main_cells
-from prunus.report.figures import FIGURES, svg
-from prunus.report.results import Results, read
-from prunus.report.tables import records, reference, summarise
+from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
+from prunus.report.drawing import Plot
 
 
-def write_report(directory: Path) -> Path:
-    """Writes the report of the study in ``directory`` there and returns the path of its Markdown.
-
-    Beside ``report.md``: ``table.csv`` with the main table, and per figure an SVG and a CSV with what it shows. The
-    same results give the same bytes. A ValueError where the directory holds no finished run.
-    """
-    results = read(directory)
-    save(directory / "table.csv", csv(summarise(results)))
-    for name, (draw, data) in FIGURES.items():
-        save(directory / f"{name}.svg", svg(draw, results))
-        save(directory / f"{name}.csv", csv(data(results)))
-    return save(directory / "report.md", markdown(results))
+def markdown(document: Document) -> str:
+    """The whole report; plots and numbers are files beside it."""
+    top = [f"# Report: {document.title}", document.answer, *map(block, document.blocks)]
+    return "\n\n".join([*top, *(text for part in document.sections for text in section(part, 2))]) + "\n"
 
 
-def save(path: Path, text: str) -> Path:
-    """Writes ``text`` as UTF-8 with the same line ends on every system."""
-    path.write_text(text, encoding="utf-8", newline="\n")
-    return path
+def section(part: Section, level: int) -> list[str]:
+    """A section with those inside it."""
+    inside = [text for inner in part.parts for text in section(inner, level + 1)]
+    return [f"{'#' * level} {part.title}", *map(block, part.blocks), *inside]
 
 
-def csv(table: pd.DataFrame) -> str:
-    """A table as CSV."""
-    return table.to_csv(index=False, lineterminator="\n")
+@singledispatch
+def block(content: Block) -> str:
+    """A block as Markdown."""
+    raise TypeError(f"a block of a report has a rendering to Markdown, got {type(content).__name__} without one")
 
 
-def markdown(results: Results) -> str:
-    """The whole report as Markdown text."""
-    # a report is text, not a web page: escaping would turn ' and > into entities
-    environment = Environment(
-        loader=PackageLoader("prunus.report"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["table"] = pipe_table
-    return environment.get_template("report.md.j2").render(
-        results=results,
-        statements=statements,
-        reference=reference(results.runs),
-        main=main_cells(results),
-        differences=difference_cells(results),
-        benefits=benefit_cells(results),
-        layers=layer_cells(results),
-        versions=versions(results),
-    )
+@block.register
+def _(content: Text) -> str:
+    return content.text
+
+
+@block.register
+def _(content: Items) -> str:
+    mark = "**" if content.loud else ""
+    return "\n".join(f"- {mark}{item}{mark}" for item in content.items)
+
+
+@block.register
+def _(content: Table) -> str:
+    data = f"\n\nAs numbers: [{content.name}.csv]({content.name}.csv)." if content.name else ""
+    return pipe_table(content.cells) + data
+
+
+@block.register
+def _(content: Folded) -> str:
+    return f"<details>\n<summary>{content.summary}</summary>\n\n{block(content.table)}\n\n</details>"
+
+
+@block.register
+def _(content: Code) -> str:
+    return f"```{content.language}\n{content.text}\n```"
+
+
+@block.register
+def _(content: Plot) -> str:
+    if not content.panels:
+        return f"{content.title}: nothing to show."
+    return f"![{content.title}]({content.name}.svg)\n\n{content.caption} ([data]({content.name}.csv))"
 
 
 def pipe_table(table: pd.DataFrame) -> str:
@@ -68,11 +67,3 @@ def pipe_table(table: pd.DataFrame) -> str:
         table = table.assign(requested=("**" + table["requested"] + "**").where(first, ""))
     lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def versions(results: Results) -> list[str]:
-    """What the runs were made with, a line per distinct combination of versions, device and precision."""
-    made: list[Mapping[str, str]] = [
-        {**row["versions"], "device": row["device"], "precision": row["precision"]} for row in records(results.runs)
-    ]
-    return sorted({", ".join(f"{name} {value}" for name, value in row.items()) for row in made})

@@ -1,34 +1,57 @@
 """How figures look: a colour-blind safe colour, marker and line per method, and one axis for sparsities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axis import Axis
-from matplotlib.lines import Line2D
 from matplotlib.typing import RcKeyType
 from numpy.typing import ArrayLike, NDArray
 
 Line = Literal["-", "--", "-.", ":"]
 
-# Okabe and Ito's palette without black, which is dense, and yellow, which vanishes on white
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+INK, MUTED, GRID, DENSE = "#20242a", "#656b74", "#e2e5e9", "#4a4f57"
+# The hues of Okabe and Ito's palette, dark enough to be seen on white; without black, which is dense.
+COLOURS = ("#00528c", "#c44c00", "#00805d", "#b0508f", "#946200", "#2792d6")
+# Nearly viridis: on white the sparser is darker, on black it is lighter. Never quite viridis, whose own colours, those
+# of heat maps, stay as they are on black.
+LEVELS = ("#287d8f", "#2e6f8f", "#355f8e", "#3c4f8b", "#433e86", "#472a7b", "#48176a", "#440155")
+ON_DARK: Mapping[str, str] = {
+    **{INK: "#e6e8eb", MUTED: "#a0a7b1", GRID: "#31363e", DENSE: "#c3c9d1"},
+    **dict(zip(COLOURS, ("#5c9eeb", "#ff8a4c", "#35c99b", "#ec9ccb", "#e8b64a", "#a5dfff"), strict=True)),
+    **dict(
+        zip(
+            LEVELS,
+            ("#21918c", "#1fa187", "#2db27d", "#4ac16d", "#73d056", "#a0da39", "#d0e11c", "#fde725"),
+            strict=True,
+        )
+    ),
+}
 # seven markers against six colours: 42 methods differ before a pair repeats
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
-DENSE = "#444444"
 STYLE: dict[RcKeyType, object] = {
-    "figure.constrained_layout.use": True,
     "font.family": "sans-serif",
     "font.size": 9.0,
+    "text.color": INK,
     "axes.titlesize": 9.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.linewidth": 0.6,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
+    "axes.labelsize": 8.0,
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
-    "legend.frameon": False,
+    "savefig.transparent": True,
     "svg.fonttype": "none",
     "svg.hashsalt": "prunus",
 }
@@ -48,6 +71,11 @@ def looks(methods: Sequence[str]) -> dict[str, Look]:
     return {method: Look(COLOURS[i % 6], MARKERS[i % 7], LINES[i // 6 % 4]) for i, method in enumerate(methods)}
 
 
+def levels(count: int) -> list[str]:
+    """This many colours in order, far apart; beyond eight, neighbours share one."""
+    return [LEVELS[round(7 * place / max(1, count - 1))] for place in range(count)]
+
+
 def halvings(sparsity: ArrayLike) -> NDArray[np.float64]:
     """How often the kept part was halved, -log2(1 - sparsity): spreads 90, 95 and 98 % as training feels them."""
     # a floor, because a learned threshold may empty a layer
@@ -63,11 +91,3 @@ def sparsity_ticks(axis: Axis, sparsities: Sequence[float]) -> None:
 def usual_ticks(highest: float) -> list[float]:
     """The usual sparsities up to the first that is at least ``highest``."""
     return [tick for tick, below in zip(TICKS, (-1.0, *TICKS), strict=False) if below < highest]
-
-
-def handles(chosen: dict[str, Look]) -> list[Line2D]:
-    """The legend's entries of these looks."""
-    return [
-        Line2D([], [], color=colour, marker=marker, linestyle=line, markersize=4, label=method)
-        for method, (colour, marker, line) in chosen.items()
-    ]

@@ -1,14 +1,13 @@
-"""What the tables say, in sentences: the answer at the top, what needs attention, and how far to trust it."""
+"""What the tables say, in sentences: the answer at the top, and how far to trust it."""
 
 import math
 
-import numpy as np
 import pandas as pd
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
 from prunus.report.results import Results
-from prunus.report.tables import CELL, benefits, collapsed, differences, misses, records, reference, summarise
+from prunus.report.tables import CELL, benefits, differences, misses, records, reference, summarise
 
 
 def question(results: Results) -> str:
@@ -41,12 +40,37 @@ def dense_accuracy(results: Results) -> str:
 
 def answers(results: Results) -> list[str]:
     """A clause per requested sparsity: the method of highest mean accuracy, what overlaps it, how far from dense."""
+    gaps = differences(results).set_index(CELL)
+    table = judged(results)
+    return [answer(cells, gaps) for _, cells in table.groupby("requested_sparsity", sort=False, dropna=False)]
+
+
+def judged(results: Results) -> pd.DataFrame:
+    """The main table of the sparse methods, and whether a method ``missed`` its sparsity."""
     table = summarise(results)
     table = table[table["name"] != "dense"]
     missed = misses(results).set_index(CELL).index
-    table = table.assign(missed=[cell in missed for cell in zip(*(table[key] for key in CELL), strict=True)])
-    gaps = differences(results).set_index(CELL)
-    return [answer(cells, gaps) for _, cells in table.groupby("requested_sparsity", sort=False, dropna=False)]
+    return table.assign(missed=[cell in missed for cell in zip(*(table[key] for key in CELL), strict=True)])
+
+
+def contenders(results: Results) -> list[pd.DataFrame]:
+    """Per requested sparsity the methods that met it, the highest mean accuracy first."""
+    return [ranking(cells) for _, cells in judged(results).groupby("requested_sparsity", sort=False, dropna=False)]
+
+
+def leaders(results: Results) -> set[tuple[float, str]]:
+    """Requested sparsity and method of each highest mean accuracy, and of those whose mean ± sd overlaps it."""
+    return {
+        (float(cells.iloc[0]["requested_sparsity"]), method)
+        for cells in contenders(results)
+        if len(cells)
+        for method in [cells.iloc[0]["method"], *overlapping(cells)]
+    }
+
+
+def ranking(cells: pd.DataFrame) -> pd.DataFrame:
+    """Those that met the requested sparsity, the highest mean accuracy first."""
+    return cells[~cells["missed"]].sort_values(["accuracy", "method"], ascending=[False, True])
 
 
 def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
@@ -54,7 +78,7 @@ def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
     at = f"at {wording.sparsity(cells['requested_sparsity'].iloc[0])}"
     missed = wording.listed([f"`{method}`" for method in cells.loc[cells["missed"], "method"]])
     aside = f" (not ranked, sparsity missed: {missed})" if missed else ""
-    ranked = cells[~cells["missed"]].sort_values(["accuracy", "method"], ascending=[False, True])
+    ranked = ranking(cells)
     if ranked.empty:
         return f"{at}, no method met the requested sparsity{aside}"
     best = ranked.iloc[0]
@@ -62,7 +86,7 @@ def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
     lead = "is the only one" if len(ranked) == 1 else "has the highest mean"
     cell = (best["requested_sparsity"], best["method"])
     gap = f", {distance(gaps.loc[cell])}" if cell in gaps.index else ""
-    return f"{at}, `{best['method']}` {lead}: {reached}{gap}{overlap(best, ranked.iloc[1:])}{aside}"
+    return f"{at}, `{best['method']}` {lead}: {reached}{gap}{overlap(ranked)}{aside}"
 
 
 def distance(gap: "pd.Series[float]") -> str:
@@ -73,16 +97,21 @@ def distance(gap: "pd.Series[float]") -> str:
     return f"{size} points {side} dense ({n} common seed{'s' if n > 1 else ''})"
 
 
-def overlap(best: "pd.Series[float]", others: pd.DataFrame) -> str:
-    """Which other methods' mean ± sd reaches into that of the best; with one seed nobody can tell."""
-    if others.empty:
-        return ""
-    if math.isnan(best["accuracy_sd"]):
-        return "; one seed, so its lead has no known spread"
+def overlapping(ranked: pd.DataFrame) -> list[str]:
+    """The methods whose mean ± sd reaches into that of the first."""
+    best, others = ranked.iloc[0], ranked.iloc[1:]
     reach = best["accuracy_sd"] + others["accuracy_sd"].fillna(0.0)
-    close = list(others.loc[best["accuracy"] - others["accuracy"] <= reach, "method"])
-    names = wording.listed([f"`{method}`" for method in close])
-    return f"; its mean ± sd overlaps that of {names}" if close else "; no other method's mean ± sd overlaps it"
+    return list(others.loc[best["accuracy"] - others["accuracy"] <= reach, "method"])
+
+
+def overlap(ranked: pd.DataFrame) -> str:
+    """Which other methods' mean ± sd reaches into that of the best; with one seed nobody can tell."""
+    if len(ranked) == 1:
+        return ""
+    if math.isnan(ranked.iloc[0]["accuracy_sd"]):
+        return "; one seed, so its lead has no known spread"
+    names = wording.listed([f"`{method}`" for method in overlapping(ranked)])
+    return f"; its mean ± sd overlaps that of {names}" if names else "; no other method's mean ± sd overlaps it"
 
 
 def resolution(results: Results) -> str:
@@ -126,56 +155,3 @@ def bfloat16(results: Results) -> str:
     row = rows.iloc[0]
     measured = wording.throughput(row["throughput_ratio"], row["throughput_low"], row["throughput_high"])
     return f"Dense training in bf16, the rival that needs no sparsity: {measured}."
-
-
-def attention(results: Results) -> list[str]:
-    """What a reader must not overlook: collapsed layers, missed sparsities, results that are not finite."""
-    return [*collapse_warnings(results), *miss_warnings(results), *finite_warnings(results)]
-
-
-def collapse_warnings(results: Results) -> list[str]:
-    """A sentence per method, sparsity and layer that some run left at its floor of one weight."""
-    return [
-        f"COLLAPSED to one weight: `{row['method']}` at {wording.sparsity(row['requested_sparsity'])}, "
-        f"layer `{row['layer']}`, in {wording.runs_of(row['runs'], row['n'])}"
-        for row in records(collapsed(results))
-    ]
-
-
-def miss_warnings(results: Results) -> list[str]:
-    """A sentence per method whose sparsity is not the requested one."""
-    return [
-        f"SPARSITY MISSED: `{row['method']}` was asked for {wording.sparsity(row['requested_sparsity'])} and realised "
-        f"{wording.realised(row['realised_sparsity'], row['realised_sparsity_sd'], row['n'])} "
-        f"({wording.runs_of(row['runs'], row['n'])} over 0.5 points off)"
-        for row in records(misses(results))
-    ]
-
-
-def finite_warnings(results: Results) -> list[str]:
-    """A sentence per run that diverged."""
-    runs = results.runs
-    broken = runs[~np.isfinite(runs[["accuracy", "nll", "calibration_error"]].to_numpy(dtype=float)).all(axis=1)]
-    return [
-        f"NOT FINITE: run `{row['run']}` (`{row['method']}` at {wording.sparsity(row['requested_sparsity'])}, "
-        f"seed {row['seed']})"
-        for row in records(broken)
-    ]
-
-
-def unfinished(results: Results) -> list[str]:
-    """A sentence per run that has no result and is in no number of the report; those not begun share one."""
-    rows = records(results.unfinished)
-    begun = [
-        f"`runs/{row['run']}`" + (f" ({row['what']})" if row["what"] else "") + f": last logged step {row['step']:,}"
-        for row in rows
-        if row["begun"]
-    ]
-    waiting = [f"`{row['run']}`" for row in rows if not row["begun"]]
-    return [*begun, *([f"not begun: {wording.listed(waiting)}"] if waiting else [])]
-
-
-def strays(results: Results) -> str:
-    """The runs in the directory that are no part of the study; nothing where there are none."""
-    names = wording.listed([f"`{name}`" for name in results.strays])
-    return f"Left out, for they belong to another recipe: runs {names}." if results.strays else ""

@@ -1,5 +1,6 @@
 """Aggregating: the study's runs as means, sample standard deviations and paired differences over seeds."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from prunus.report.results import Results, read
+from prunus.report.rows import HELD
 
 CELL = ["requested_sparsity", "method"]
 MEASURED = ["accuracy", "nll", "calibration_error", "realised_sparsity"]
@@ -17,7 +19,7 @@ COUNTED = [
 TIMED = ["throughput_ratio", "throughput_low", "throughput_high", "throughput_blocks"]
 BENEFITS = [
     *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED),
-    *("steps", "extra_forward_backward", "bytes_dense", "bytes_packed"),
+    *("steps", "extra_forward_backward", "macs", "macs_kept", "bytes_dense", "bytes_packed"),
 ]
 TOLERANCE = 0.005
 
@@ -42,6 +44,7 @@ def sd(column: "pd.Series[float]") -> float:
     return float(column.std(skipna=False, ddof=1))
 
 
+@lru_cache(maxsize=8)
 def summarise(results: Results) -> pd.DataFrame:
     """A row per requested sparsity and method: n, means over seeds, ``_sd`` beside what is measured, and throughput.
 
@@ -147,6 +150,28 @@ def layer_means(results: Results) -> pd.DataFrame:
         collapsed=("collapsed", "sum"),
         n=("collapsed", "size"),
     ).reset_index()
+
+
+def reliability(results: Results) -> pd.DataFrame:
+    """A row per sparsity, method and bin of confidence, pooled over seeds: mean confidence, accuracy, n examples."""
+    bins = results.bins
+    sums = bins.assign(confidence=bins["confidence"] * bins["n"], accuracy=bins["accuracy"] * bins["n"])
+    cells = sums.groupby([*CELL, "low", "high"], sort=False, dropna=False)
+    table = cells.agg(confidence=("confidence", "sum"), accuracy=("accuracy", "sum"), n=("n", "sum")).reset_index()
+    table[["confidence", "accuracy"]] = table[["confidence", "accuracy"]].div(table["n"], axis=0)
+    return table.sort_values([*CELL, "low"], kind="stable", ignore_index=True)
+
+
+def costs(results: Results) -> pd.DataFrame:
+    """A row per sparsity and method: seconds of training, speed in theory and measured, and memory; means over seeds.
+
+    NaN is what was not measured. ``_bytes`` are those held between two steps, ``peak_bytes`` the most on the device.
+    """
+    table = summarise(results)[[*CELL, "name", "n", "train_seconds", "theoretical_speedup", *TIMED]]
+    cells = results.runs.groupby(CELL, sort=False, dropna=False)
+    seconds = cells["train_seconds"].agg(sd).rename("train_seconds_sd").reset_index()
+    memory = cells[[*HELD, "peak_bytes"]].agg(mean).reset_index()
+    return table.merge(seconds, on=CELL).merge(memory, on=CELL)
 
 
 def curve_means(curves: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from prunus.report import statements
+from prunus.report import attention
 from prunus.report.cells import SIZE, SPEED, main_cells
 from prunus.report.results import read
 
@@ -21,9 +21,9 @@ def print_table(directory: Path, console: Console) -> None:
     console.print(rich_table(cells.drop(columns=SIZE + SPEED), results.study))
     console.print(rich_table(cells[["requested", "method", *SIZE]], "Size"))
     console.print(rich_table(cells[["requested", "method", *SPEED]], "Speed"))
-    for warning in statements.attention(results):
+    for warning in attention.warnings(results):
         console.print(warning, style="bold red", markup=False)
-    for run in statements.unfinished(results):
+    for run in attention.unfinished(results):
         console.print(f"UNFINISHED: {run}", style="bold yellow", markup=False)
 
 

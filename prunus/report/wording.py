@@ -2,6 +2,8 @@
 
 import math
 
+UNITS = (" B", " kB", " MB", " GB", " TB")
+
 
 def percent(fraction: float, digits: int = 2) -> str:
     """A fraction in %, without the sign: 0.9712 is 97.12; a number that is not finite stays visible."""
@@ -52,7 +54,18 @@ def count(number: float) -> str:
 
 def size(bytes_: float) -> str:
     """A file's size in decimal units: '45.0 kB'."""
-    return f"{bytes_:.0f} B" if bytes_ < 1000 else scaled(bytes_, (" B", " kB", " MB", " GB", " TB"))
+    return f"{bytes_:.0f} B" if bytes_ < 1000 else scaled(bytes_, UNITS)
+
+
+def bytes_or_nothing(bytes_: float) -> str:
+    """``size``, or 'not measured'."""
+    return "not measured" if math.isnan(bytes_) else size(bytes_)
+
+
+def unit(most: float) -> tuple[str, float]:
+    """The unit in which sizes up to ``most`` bytes read well, and its bytes: ('kB', 1000.0)."""
+    thousands = min(int(math.log10(max(most, 1.0)) // 3), len(UNITS) - 1)
+    return UNITS[thousands].strip(), 1000.0**thousands
 
 
 def scaled(number: float, units: tuple[str, ...]) -> str:

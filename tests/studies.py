@@ -1,0 +1,82 @@
+"""A small study on disk, made without training: what a report reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+DENSE = (0.97, 0.96, 0.98)
+
+
+def write_run(study: Path, method: str, sparsity: float, seed: int, accuracy: float, **changes: Any) -> Path:
+    """A finished run of a network of two layers, 100 + 20 weights, that gets its sparsity in three steps."""
+    run = study / "runs" / f"{method}-{sparsity}-{seed}-{len(list(study.glob('runs/*')))}"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(f"method: {{{method}: {{}}}}\nsparsity: [{sparsity}]\nseed: [{seed}]\n")
+    kept = {"0.weight": round(100 * (1 - sparsity)), "2.weight": round(20 * (1 - sparsity))}
+    metrics = [
+        {"step": step, "epoch": step / 20, "loss": 1 / step, "learning_rate": 0.1, "sparsity": sparsity * step / 60}
+        | {"accuracy": accuracy - 0.3 / step, "nll": 0.2}
+        for step in (20, 40, 60)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    bins = [
+        {"low": 0.6, "high": 2 / 3, "confidence": 0.64, "accuracy": 0.5, "n": 100 - 10 * seed},
+        {"low": 14 / 15, "high": 1.0, "confidence": 0.99, "accuracy": accuracy, "n": 300 + 10 * seed},
+    ]
+    scores = {"accuracy": accuracy, "nll": 0.1, "calibration_error": 0.02, "n": 400, "reliability": bins}
+    layers = [
+        {"name": name, "shape": shape, "weights": weights, "kept": kept[name], "sparsity": 1 - kept[name] / weights}
+        | {"macs": weights, "macs_kept": float(kept[name])}
+        for name, shape, weights in (("0.weight", [10, 10], 100), ("2.weight", [2, 10], 20))
+    ]
+    left = sum(kept.values())
+    masks = 0 if method == "dense" else 120
+    result = {
+        **{"format": "prunus-result/2", "method": method, "arguments": {"sparsity": sparsity}, "sparsity": sparsity},
+        **{"seed": seed, "data": "digits", "model": "mlp", "steps": 60, "epochs": 3.0, "batch_size": 64},
+        **{"test": scores, "validation": scores, "realised_sparsity": sparsity, "layers": layers, "collapsed": []},
+        **{"parameters": 132, "parameters_kept": 12 + left, "macs": 120, "macs_kept": float(left)},
+        **{"theoretical_speedup": 120 / left, "bytes_dense": 528, "bytes_packed": 4 * left + 63},
+        **{"train_seconds": 1.0 + seed, "extra_forward_backward": 0, "device": "cpu", "precision": "32-true"},
+        **{"training_bytes": {"parameters": 528, "gradients": 528, "optimizer": 528, "method": masks}},
+        **{"peak_bytes": None},
+        **{"versions": {"prunus": "0.1.0", "torch": "2.13.0", "python": "3.11.7"}},
+    }
+    (run / "result.json").write_text(json.dumps(result | changes))
+    return run
+
+
+def as_written_before(run: Path) -> None:
+    """Make a run's result one of the format before bins of confidence and memory."""
+    result = json.loads((run / "result.json").read_text()) | {"format": "prunus-result/1"}
+    del result["training_bytes"], result["peak_bytes"], result["test"]["reliability"]
+    (run / "result.json").write_text(json.dumps(result))
+
+
+def timed(method: str, sparsity: float, ratio: float, precision: str = "fp32") -> dict[str, Any]:
+    """An entry of timing.json."""
+    speed = {"dense_steps_per_second": 100.0, "steps_per_second": 100 * ratio, "blocks": 9, "precision": precision}
+    return {"method": method, "sparsity": sparsity, "ratio": ratio, "low": ratio - 0.05, "high": ratio + 0.05} | speed
+
+
+def write_study(directory: Path, less: float = 0.0, recipe: str = "seeds: 3\n") -> Path:
+    """Dense, gmp and rigl at two sparsities, three seeds; gmp has one seed fewer; timed but for rigl at 90 %.
+
+    Sparse accuracies are ``less`` by that much.
+    """
+    for seed, accuracy in enumerate(DENSE):
+        write_run(directory, "dense", 0.0, seed, accuracy)
+        write_run(directory, "rigl", 0.5, seed, accuracy - 0.01 * seed - less)
+        write_run(directory, "rigl", 0.9, seed, accuracy - 0.10 - less)
+        if seed:
+            write_run(directory, "gmp", 0.5, seed, accuracy - 0.02 - less)
+            write_run(directory, "gmp", 0.9, seed, accuracy - 0.03 - less)
+    (directory / "recipe.yaml").write_text(f"study: small\n{recipe}")
+    entries = [timed("gmp", 0.5, 0.8), timed("gmp", 0.9, 1.02), timed("rigl", 0.5, 1.3), timed("dense", 0, 1.4, "bf16")]
+    (directory / "timing.json").write_text(json.dumps(entries))
+    return directory
+
+
+def lines_with(text: str, *parts: str) -> list[str]:
+    """The lines that hold all parts."""
+    return [line for line in text.splitlines() if all(part in line for part in parts)]
