@@ -133,20 +133,8 @@ def theoretical_speedup(costs: Iterable[LayerCost]) -> float:
     return sum(cost.macs for cost in costs) / kept if kept else math.inf
 
 
-def packed_bytes(tensors: Mapping[str, Tensor], masked: Iterable[str]) -> int:
-    """The bytes of a file that stores the ``masked`` tensors as a bit mask and their non-zero values, others whole."""
-    masked = set(masked)
-    total = 0
-    for name, tensor in tensors.items():
-        if name in masked:
-            total += math.ceil(tensor.numel() / 8) + int(tensor.count_nonzero()) * tensor.element_size()
-        else:
-            total += tensor.numel() * tensor.element_size()
-    return total
-
-
 def dense_bytes(tensors: Mapping[str, Tensor]) -> int:
-    """The bytes of the same file stored dense."""
+    """The bytes of the tensors themselves."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 

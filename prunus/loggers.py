@@ -76,7 +76,9 @@ def _tensorboard(home: Path, run_name: str) -> Logger:
 def _wandb(home: Path, run_name: str) -> Logger:
     from pytorch_lightning.loggers import WandbLogger
 
-    return WandbLogger(name=run_name, save_dir=home, id=run_name, project=os.environ.get("WANDB_PROJECT", PROJECT))
+    project = os.environ.get("WANDB_PROJECT", PROJECT)
+    logger: Logger = WandbLogger(name=run_name, save_dir=home, id=run_name, project=project)
+    return logger
 
 
 def _mlflow(home: Path, run_name: str) -> Logger:
@@ -100,7 +102,8 @@ def _mlflow_at(uri: str, run_name: str) -> Logger:
     run_id = found[0].info.run_id if found else None
     logger = MLFlowLogger(experiment_name=PROJECT, run_name=run_name, tracking_uri=uri, run_id=run_id)
     _ = logger.experiment  # made now, and an unreachable server is known before training
-    return logger
+    made: Logger = logger
+    return made
 
 
 LOGGERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], Logger]]] = {

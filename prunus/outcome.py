@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus import __version__
-from prunus.evaluation import LayerCost, dense_bytes, layer_costs, packed_bytes, theoretical_speedup
+from prunus.evaluation import LayerCost, dense_bytes, layer_costs, theoretical_speedup
 from prunus.masks import prunable
 from prunus.prepare import Prepared
 from prunus.recipes import Recipe, single
@@ -18,7 +18,7 @@ from prunus.sparsifier import Sparsifier
 
 
 def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any]:
-    """The result of a finished run that trained for ``seconds``."""
+    """The result of a finished run that trained for ``seconds``; the size of its file is known once that is written."""
     run, model = single(recipe), prepared.model
     weights = prunable(model, recipe.include, recipe.exclude)
     dtype = next(model.parameters()).dtype
@@ -51,7 +51,6 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
         "macs_kept": sum(cost.macs_kept for cost in every_layer),
         "theoretical_speedup": speedup if speedup < float("inf") else None,
         "bytes_dense": dense_bytes(state),
-        "bytes_packed": packed_bytes(state, weights) if run.sparsity else dense_bytes(state),
         "train_seconds": seconds,
         "training_bytes": training_bytes(model, prepared.training.optimizer, prepared.sparsifier),
         "peak_bytes": peak_bytes(prepared.device),

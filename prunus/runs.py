@@ -79,7 +79,9 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
             loop.run_()
     result = outcome(recipe, prepared, loop.seconds)
     origin = provenance(recipe, prepared.data, result["realised_sparsity"])
-    save_packed(home / "model.safetensors", prepared.model.state_dict(), metadata=origin.metadata())
+    weights = home / "model.safetensors"
+    save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
+    result["bytes_packed"] = weights.stat().st_size
     write_atomically(home / "result.json", json.dumps(result, indent=1))
 
 

@@ -114,6 +114,8 @@ LATE = [
         marks=pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here"),
     ),
     Bad("model=simple-cnn", r"sides? of 16"),
+    Bad("validation=0.9999", r"validation: must leave images on both sides .*, got 0\.9999 of 1437, which leaves 0 to"),
+    Bad("validation=0.0001", r"validation: must leave images on both sides .* 1437 to train on and 0 to validate"),
 ]
 
 
@@ -150,8 +152,14 @@ def test_bad_input_of_the_last_method_ends_a_study_before_anything_is_trained(tm
 
 @pytest.mark.usefixtures("_no_data")
 @pytest.mark.parametrize("bad", LATE, ids=str)
-def test_bad_input_that_a_run_meets_is_one_line_too(bad: Bad, tmp_path: Path, capsys: Capture) -> None:
-    refused(capsys, bad.words, "train", written(tmp_path, **bad.recipe), bad.override)
+@pytest.mark.parametrize("command", ["check", "train", "compare"])
+def test_bad_input_that_only_training_meets_is_one_line_too(
+    command: str, bad: Bad, tmp_path: Path, capsys: Capture
+) -> None:
+    if command == "compare" and bad.override.startswith("sparsity=["):
+        pytest.skip("a study may have several sparsities")
+    refused(capsys, bad.words, command, written(tmp_path, **bad.recipe), bad.override)
+    assert not list(tmp_path.rglob("result.json"))
 
 
 @pytest.mark.usefixtures("_no_data")

@@ -7,6 +7,7 @@ import torch
 from cases import (
     CASE,
     SEED,
+    SPARSITY,
     STEPS,
     Bench,
     Case,
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from prunus.carriers import Feedback
+from prunus.masks import sparsity_of
 from prunus.methods import METHODS
 from prunus.sparsifier import sparsify
 
@@ -51,6 +53,19 @@ def test_a_copy_of_the_model_alone_can_be_made_plain(case: Case) -> None:
     snapshot = copy.deepcopy(bench.model)
     bench.sparsifier.finalize(snapshot)
     assert equal(plain(snapshot), final(bench.sparsifier, bench.model))
+
+
+@pytest.mark.parametrize("method", ["gsm", "lc"])
+def test_a_copy_made_plain_before_the_end_is_pruned_by_its_own_weights(method: str) -> None:
+    bench = Bench(CASE[method]).train(last=STEPS // 2)
+    snapshot = copy.deepcopy(bench.model)
+    with torch.no_grad():
+        for weight in snapshot.parameters():
+            weight.neg_().add_(0.01)  # as an average would differ
+    bench.sparsifier.finalize(snapshot)
+    weights = {name: snapshot.get_parameter(name) for name in bench.sparsifier.masks}
+    assert abs(sparsity_of(weights.values()) - SPARSITY) < 0.01
+    assert all(bool(mask.all()) for mask in bench.sparsifier.masks.values())  # training goes on
 
 
 @pytest.mark.parametrize("average_first", [True, False])

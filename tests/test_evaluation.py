@@ -15,7 +15,6 @@ from prunus.evaluation import (
     dense_bytes,
     evaluate,
     layer_costs,
-    packed_bytes,
     recalibrate_,
     theoretical_speedup,
 )
@@ -185,9 +184,6 @@ def test_costs_of_every_kind_of_layer(layer: nn.Module, shape: tuple[int, ...], 
 def test_bytes_by_hand() -> None:
     tensors = {"weight": torch.tensor([0, 1.5, 0, 0, 2, 0, 0, 0, 3, 0]), "bias": torch.zeros(3, dtype=torch.bfloat16)}
     assert dense_bytes(tensors) == 46
-    assert packed_bytes(tensors, ["weight"]) == 2 + 3 * 4 + 6
-    assert packed_bytes(tensors, []) == 46
-    assert packed_bytes(tensors, iter(["bias"])) == 40 + 1
 
 
 def test_recalibration_takes_the_exact_statistics_of_one_batch() -> None:

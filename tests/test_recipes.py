@@ -41,6 +41,7 @@ CHANGES: dict[str, Any] = {
     "augmentation": "crop-flip",
     "evaluations": 4,
     "signal_batches": 3,
+    "start": __file__,
     "plugins": "json",
 }
 

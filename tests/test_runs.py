@@ -78,7 +78,7 @@ def test_the_result_agrees_with_a_count_by_hand(tmp_path: Path) -> None:
     assert (result["macs"], result["macs_kept"]) == (weights, kept)
     assert result["theoretical_speedup"] == pytest.approx(weights / kept)
     assert result["bytes_dense"] == 4 * (weights + biases)
-    assert result["bytes_packed"] == 64 * 16 // 8 + 16 * 10 // 8 + 4 * (kept + biases)
+    assert result["bytes_packed"] == (tmp_path / tiny(method="magnitude").name() / "model.safetensors").stat().st_size
     assert [(layer["name"], layer["shape"]) for layer in result["layers"]] == [
         ("linear1.weight", [16, 64]),
         ("linear2.weight", [10, 16]),
@@ -98,7 +98,7 @@ def test_dense_costs_what_dense_costs(tmp_path: Path) -> None:
     result, lines = trained(next(tiny(method="dense").runs()), tmp_path)
     assert (result["sparsity"], result["realised_sparsity"], result["theoretical_speedup"]) == (0.0, 0.0, 1.0)
     assert result["parameters"] == result["parameters_kept"] == 1210
-    assert result["bytes_packed"] == result["bytes_dense"] == 4840
+    assert result["bytes_dense"] == 4840 < result["bytes_packed"]  # which has a header
     assert {line["sparsity"] for line in lines} == {0.0}
 
 

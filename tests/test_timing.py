@@ -83,7 +83,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_blocks_of_equal_length_alternate_and_a_training_that_ends_begins_anew(clock: Clock) -> None:
     measured = throughput(tiny(), dense_twin(tiny()))
-    assert clock.taken == "ddddd" + "s" + "ds" * BLOCKS  # warm up both, then one step a block: six steps are few
+    assert clock.taken == "ddddd" + "s" + "dssd" * (
+        BLOCKS // 2
+    )  # warm up both, then one step a block: six steps are few
     assert (measured["low"], measured["ratio"], measured["high"]) == (1.5, 1.5, 1.5)
     assert (measured["dense_steps_per_second"], measured["steps_per_second"]) == (1 / 3, 1 / 2)
 
@@ -91,8 +93,8 @@ def test_blocks_of_equal_length_alternate_and_a_training_that_ends_begins_anew(c
 def test_a_block_is_a_tenth_of_a_training_that_is_long(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "BLOCK_SECONDS", 1e9)
     throughput(tiny(steps=30), dense_twin(tiny(steps=30)))
-    assert clock.taken == "ddddd" + "s" + "dddsss" * BLOCKS
+    assert clock.taken == "ddddd" + "s" + "dddssssssddd" * (BLOCKS // 2)
     monkeypatch.setattr(timing, "BLOCK_SECONDS", 6.0)
     clock.taken = ""
     throughput(tiny(steps=30), dense_twin(tiny(steps=30)))
-    assert clock.taken == "ddddd" + "s" + "ddss" * BLOCKS
+    assert clock.taken == "ddddd" + "s" + "ddssssdd" * (BLOCKS // 2)
