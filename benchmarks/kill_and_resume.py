@@ -72,12 +72,19 @@ def torment(method: str, kills: int, chance: random.Random, folder: Path) -> Tal
     hits = half_written = runs = differing = 0
     while hits < kills:
         directory = folder / str(runs)
+        left = partial_files(directory)
         while killed(run, directory, chance.uniform(0.0, 0.6 * span)):
             hits += 1
-            half_written += any(directory.rglob("*.partial"))
+            half_written += bool(partial_files(directory) - left)
+            left = partial_files(directory)
         runs += 1
         differing += contents(run, directory) != wanted
     return Tally(hits, half_written, runs, differing)
+
+
+def partial_files(directory: Path) -> set[Path]:
+    """Files that a killed training was writing; each has the number of its process in its name."""
+    return set(directory.rglob("*.partial"))
 
 
 def undisturbed(run: Recipe, directory: Path) -> tuple[float, list[bytes]]:

@@ -84,8 +84,8 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
 
 
 def _rehearse_one(run: Recipe) -> None:
-    with warnings.catch_warnings(), suppress(NonFiniteLossError, NotANumberError):  # which end one run, not a study
-        warnings.simplefilter("ignore", CollapseWarning)
+    unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
+    with unsaid, suppress(NonFiniteLossError, NotANumberError):  # which end one run, not a study
         prepared = prepare(run)
         prepared.training.run()
         if prepared.sparsifier is not None:

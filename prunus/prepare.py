@@ -1,5 +1,6 @@
 """From a recipe to everything that its training needs, ready for the first step."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -163,6 +164,7 @@ def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
 
 
 def _fabric(recipe: Recipe) -> Fabric:
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would name the precision for every run
     try:
         return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
     except (RuntimeError, ValueError) as error:

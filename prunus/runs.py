@@ -65,11 +65,10 @@ def train(
 
 
 def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log: Sequence[str]) -> None:
-    for left in home.glob("*.partial"):  # by a process that was killed while it wrote
+    for left in home.rglob("*.partial"):  # by a process that was killed while it wrote
         left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CollapseWarning)  # the result names collapsed layers
+    with warnings.catch_warnings(action="ignore", category=CollapseWarning):  # the result names collapsed layers
         prepared = prepare(recipe)
         forget_peak_(prepared.device)
         with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
