@@ -22,7 +22,7 @@ from prunus.methods import gmp, rigl, snip
 STEPS_OF_BLOCK = {"resnet20": 2, "mlp": 4}
 NEVER, UPDATE_EVERY = 1_000_000, 100
 
-# How often the masks are updated -> what is attached; None where nothing is ever updated.
+# What is attached, without updates and with one at every step; None where nothing is ever updated.
 VARIANTS: dict[str, tuple[Attach, Attach | None]] = {
     "dense again": (dense, None),
     "prunus gmp": (ours(lambda: gmp(SPARSITY, update_every=NEVER)), ours(lambda: gmp(SPARSITY, update_every=1))),

@@ -177,15 +177,18 @@ class DropGrow:
         turned = {n: min(self.rounding(fraction * k), state.masks[n].numel() - k) for n, k in active.items()}
         if not any(turned.values()):
             return state.masks
-        drop = {name: state.candidates(name, self.drop, among=mask) for name, mask in state.masks.items()}
-        kept = {name: top_k(candidates, active[name] - turned[name]) for name, candidates in drop.items()}
+        kept = {
+            name: top_k(state.candidates(name, self.drop, among=mask), active[name] - turned[name])
+            for name, mask in state.masks.items()
+        }
         return self._grow(state, kept, turned)
 
     def _grow(self, state: State, kept: Masks, turned: dict[str, int]) -> Masks:
         barred = kept if self.regrow else {name: kept[name] | mask for name, mask in state.masks.items()}
-        grow = {name: state.candidates(name, self.grow, among=~barred[name]) for name in state.weights}
         counts = self.share(state, kept, turned, barred)
-        return {name: kept[name] | top_k(candidates, counts[name]) for name, candidates in grow.items()}
+        for name, mask in kept.items():
+            mask |= top_k(state.candidates(name, self.grow, among=~barred[name]), counts[name])
+        return kept
 
 
 @dataclass(frozen=True)

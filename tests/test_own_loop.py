@@ -457,3 +457,14 @@ def test_sparsifier_prints_a_table() -> None:
         ["all", "164"],
     ]
     assert text.endswith("0.5000")
+
+
+def test_weights_moved_by_other_hands_are_zero_off_the_mask_after_the_next_step() -> None:
+    bench = Bench(CASE["gmp"]).train(last=12)
+    with torch.no_grad():
+        for weight in bench.sparsifier.site.weights.values():
+            weight.data.add_(1.0)  # as noise, a swapped average or a loaded state would; no version counter sees it
+    bench.step(12)
+    for name, mask in bench.sparsifier.masks.items():
+        assert not mask.all()
+        assert not plain(bench.model)[name][~mask].any()
