@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.plugins import MixedPrecision
 from tiny import prunus, read_lines, tiny, written
 from torch import nn
 
 from prunus import checkpoints, storage
 from prunus.methods import METHODS
+from prunus.packing import load_packed
+from prunus.prepare import prepare
 from prunus.recipes import Recipe
 from prunus.runs import Progress, train
 from prunus.storage import InUseError, alone, write_atomically
@@ -127,6 +130,17 @@ def test_draws_of_a_network_come_back(tmp_path: Path) -> None:
     random.seed(0), np.random.seed(0)
     train(run, tmp_path / "whole", silent)
     same(run, tmp_path / "killed", tmp_path / "whole")
+
+
+def test_the_scale_of_mixed_precision_comes_back() -> None:
+    killed, resumed = prepare(small()), prepare(small())
+    for prepared in (killed, resumed):
+        prepared.precision = MixedPrecision("16-mixed", "cpu")
+    assert killed.precision.scaler is not None
+    killed.precision.scaler.load_state_dict(killed.precision.scaler.state_dict() | {"scale": 8.0, "_growth_tracker": 3})
+    checkpoints.restore_(resumed, checkpoints.snapshot(killed))
+    assert resumed.precision.state_dict() == killed.precision.state_dict()
+    assert resumed.precision.state_dict()["scale"] == 8.0
 
 
 def test_a_run_killed_again_and_again(tmp_path: Path) -> None:
@@ -273,9 +287,6 @@ def test_a_study_killed_at_random_moments_ends_the_same(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_finished_run_are_those_that_were_tested(tmp_path: Path) -> None:
-    from prunus.packing import load_packed
-    from prunus.prepare import prepare
-
     run = small(method="dpf")
     result = train(run, tmp_path, silent)
     state, _ = load_packed(tmp_path / run.name() / "model.safetensors")
