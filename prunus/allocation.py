@@ -14,7 +14,8 @@ from typing import TypeGuard, TypeVar
 import torch
 from torch import Tensor
 
-from prunus.budgets import Budget, ErdosRenyi, LayerTable, uniform_counts, uniform_plus_counts
+from prunus.budgets import Budget, ErdosRenyi, LayerTable, fitted, uniform_counts, uniform_plus_counts
+from prunus.candidates import Candidates
 from prunus.masks import Masks, Tensors, keep_count
 from prunus.ranking import Contest, find_cut, refuse_nan
 
@@ -74,6 +75,7 @@ class PerLayer:
 
     def __call__(self, scores: Contest, sparsity: float) -> Masks:
         counts = self.budget({name: tuple(score.shape) for name, score in scores.items()}, sparsity)
+        counts = fitted(counts, {name: _room(score) for name, score in scores.items()})
         cuts = [find_cut({name: score}, counts[name]) for name, score in scores.items()]  # all before any is written
         return {name: mask for cut in cuts for name, mask in cut.masks().items()}
 
@@ -140,6 +142,11 @@ ALLOCATIONS: dict[str, Allocation] = {
     "er": er,
     "lamp": lamp,
 }
+
+
+def _room(scores: Tensor | Candidates) -> int:
+    among = scores.among if isinstance(scores, Candidates) else None
+    return scores.numel() if among is None else int(among.count_nonzero())
 
 
 def _collapse(names: Iterable[str], sparsity: float) -> str:

@@ -98,6 +98,21 @@ class LayerTable:
         return {name: values[0] for name, values in matches.items() if values}
 
 
+def fitted(counts: Mapping[str, int], room: Mapping[str, int]) -> dict[str, int]:
+    """The same sum of counts with no layer above its room: what one cannot hold goes to the others by their free room.
+
+    >>> fitted({"a": 5, "b": 5, "c": 5}, {"a": 2, "b": 6, "c": 10})
+    {'a': 2, 'b': 6, 'c': 7}
+    """
+    held = {name: min(count, room[name]) for name, count in counts.items()}
+    missing, free = sum(counts.values()) - sum(held.values()), sum(room[name] - held[name] for name in held)
+    for name in held:  # each its part of what is left, so that nothing is lost to rounding
+        part = floor(missing * (room[name] - held[name]) / free + 0.5) if free else 0
+        missing, free = missing - part, free - (room[name] - held[name])
+        held[name] += part
+    return held
+
+
 def _spread(sizes: Mapping[str, int], fixed: Mapping[str, float], dropped: float) -> float:
     """The sparsity of the layers that are not fixed when ``dropped`` weights must go in all."""
     rest = sum(size for name, size in sizes.items() if name not in fixed)

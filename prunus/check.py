@@ -17,11 +17,10 @@ from prunus.masks import prunable
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.prepare import build_model, epoch_length, load_data, prepare
-from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, modules, single
+from prunus.runs import DIVERGED
 from prunus.schedules import SCHEDULES
 from prunus.tables import OPTIMIZERS, Builder
-from prunus.training import NonFiniteLossError
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
     "methods": {"dense": "No sparsity: the baseline."} | METHODS,
@@ -85,7 +84,7 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
 
 def _rehearse_one(run: Recipe) -> None:
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
-    with unsaid, suppress(NonFiniteLossError, NotANumberError):  # which end one run, not a study
+    with unsaid, suppress(*DIVERGED):  # which end one run, not a study
         prepared = prepare(run)
         prepared.training.run()
         if prepared.sparsifier is not None:

@@ -32,7 +32,8 @@ def snapshot(prepared: Prepared) -> dict[str, Any]:
         "stream": prepared.stream.state_dict(),
         "precision": prepared.precision.state_dict(),
         "evidence": prepared.evidence.passes,
-        "generators": _generators(),
+        "generators": _generators(prepared.device),
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -46,7 +47,8 @@ def restore_(prepared: Prepared, state: dict[str, Any]) -> None:
     prepared.stream.load_state_dict(state["stream"])
     prepared.precision.load_state_dict(state["precision"])
     prepared.evidence.passes = state["evidence"]
-    _set_generators_(state["generators"])
+    _set_generators_(state["generators"], prepared.device)
+    torch.set_num_threads(state["threads"])  # which share a sum among them, and its last bits follow
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -75,6 +77,11 @@ def load(folder: Path, note: Callable[[str], None]) -> dict[str, Any] | None:
     for path in _newest_first(folder):
         if path.stem.rpartition("-")[2] == _digest(path):
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            if state["format"] != FORMAT:
+                raise ValueError(
+                    f"{path} must be of format {FORMAT!r}, got {state['format']!r} of another prunus; go on with that "
+                    f"one, or remove {folder} to begin anew"
+                )
             return state
         note(f"checkpoint {path} is cut off or spoilt (its digest is not the one in its name); using the one before it")
     return None
@@ -94,20 +101,20 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:DIGEST]
 
 
-def _generators() -> dict[str, Any]:
+def _generators(device: torch.device) -> dict[str, Any]:
     # no draw of ours uses these; dropout, and whatever a plug-in does, may
     numpy_state: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
         "python": random.getstate(),
         "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in numpy_state],
     }
 
 
-def _set_generators_(state: dict[str, Any]) -> None:
+def _set_generators_(state: dict[str, Any], device: torch.device) -> None:
     torch.set_rng_state(state["torch"])
-    if state["cuda"]:
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if state["device"] is not None:
+        torch.cuda.set_rng_state(state["device"], device)
     random.setstate(state["python"])
     np.random.set_state(tuple(state["numpy"]))

@@ -23,6 +23,7 @@ app.command(data_app)
 
 Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
+Workers = Annotated[int, Parameter(validator=Number(gte=1))]
 Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
 ExportFormat = Literal["safetensors", "packed", "onnx"]
@@ -71,8 +72,8 @@ def train(
     from prunus.check import describe
     from prunus.display import Display
     from prunus.recipes import read, single
+    from prunus.runs import DIVERGED
     from prunus.runs import train as train_run
-    from prunus.training import NonFiniteLossError
 
     chosen = read(recipe, overrides, plugin)
     single(chosen)
@@ -88,7 +89,7 @@ def train(
                 checkpoint_every=checkpoint_every,
                 log=log,
             )
-        except NonFiniteLossError as error:
+        except DIVERGED as error:
             print(f"prunus: {error}", file=sys.stderr)
             return 1
         display.finished(chosen, result, "")
@@ -104,7 +105,7 @@ def compare(
     recipe: Path,
     *overrides: str,
     out: Path | None = None,
-    workers: int | None = None,
+    workers: Workers | None = None,
     checkpoint_every: Seconds = 60.0,
     log: Logs = (),
     plugin: Plugins = (),
@@ -300,6 +301,8 @@ def _line(error: Exception) -> str:
             f"the disk is full ({error.filename or 'while writing'}); free some space and give the same command again: "
             "what was written is kept, and each run goes on from its last checkpoint"
         )
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return f"{error.filename} must be a directory, and is a file or lies below one; choose another with --out"
     return " ".join(str(error).split())
 
 

@@ -21,17 +21,15 @@ import yaml
 from rich.console import Console
 
 from prunus.display import Display
-from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe, parse, single
 from prunus.report import print_table, write_report
-from prunus.runs import CHECKPOINT_SECONDS, Progress, train
+from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, train
 from prunus.storage import alone, write_atomically
+from prunus.tables import RecipeError
 from prunus.timing import dense_twin, throughput
-from prunus.training import NonFiniteLossError
 
 Tell = Callable[[str, Progress], None]
 _news: "Queue[tuple[str, Progress]]"  # a worker's: the pool can hand a queue over at its start alone
-DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 
 
 @dataclass(frozen=True)
@@ -95,13 +93,15 @@ def default_workers(recipe: Recipe) -> int:
 
 def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Outcome]:
     if workers == 1:
-        for run in runs:
-            yield one(run, partial(tell, run.name()))
+        for run, name in [(run, run.name()) for run in runs]:
+            _refuse_change(run, name)
+            yield one(run, partial(tell, name))
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     news: Queue[tuple[str, Progress]] = spawn.Queue()
     with _pool(workers, spawn, news) as pool, _survivors():
-        waiting = {pool.submit(_remote, run.model_dump(mode="json"), one) for run in runs}
+        with _deaf_to_interrupts():  # which the workers inherit: the study hears them, and ends its workers
+            waiting = {pool.submit(_remote, run.model_dump(mode="json"), run.name(), one) for run in runs}
         while waiting:
             done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
             _pass_on(news, tell)
@@ -123,6 +123,18 @@ def _pool(workers: int, spawn: Any, news: "Queue[tuple[str, Progress]]") -> Iter
 
 
 @contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # which alone may say so, and alone is interrupted
+        yield
+        return
+    hearing = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, hearing)
+
+
+@contextmanager
 def _survivors() -> Iterator[None]:
     try:
         yield
@@ -137,7 +149,6 @@ def _begin_worker(threads: int, news: "Queue[tuple[str, Progress]]") -> None:
     global _news
     _news = news
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the study hears of an interrupt too, and ends its workers
     threading.Thread(target=_end_with_study, daemon=True).start()
 
 
@@ -149,9 +160,18 @@ def _end_with_study() -> None:
     os._exit(1)
 
 
-def _remote(values: dict[str, Any], one: One) -> Outcome:
+def _remote(values: dict[str, Any], name: str, one: One) -> Outcome:
     run = parse(values)
-    return one(run, lambda progress: _news.put((run.name(), progress)))
+    _refuse_change(run, name)
+    return one(run, lambda progress: _news.put((name, progress)))
+
+
+def _refuse_change(run: Recipe, name: str) -> None:
+    if run.name() != name:
+        raise RecipeError(
+            "a file that the recipe names (a plug-in, data, a start) must stay as it is while the study runs, and one "
+            "has changed; give the same command again, which trains with the file as it is now"
+        )
 
 
 def _one(

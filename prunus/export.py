@@ -83,6 +83,8 @@ def read(path: Path) -> Saved:
     if path.is_dir() and not (path / WEIGHTS).is_file():
         raise ValueError(f"{path} must be the directory of a finished run, but holds no {WEIGHTS}; train it to its end")
     file = path / WEIGHTS if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(f"expected the directory of a finished run, or a file of weights, found none at {path}")
     state, metadata = read_state(file)
     return Saved(file, state, from_metadata(metadata))
 

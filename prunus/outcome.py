@@ -56,6 +56,7 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
         "peak_bytes": peak_bytes(prepared.device),
         "extra_forward_backward": prepared.evidence.passes,
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "threads": torch.get_num_threads(),
         "device": str(prepared.device),
         "precision": recipe.precision,
     }

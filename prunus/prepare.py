@@ -1,11 +1,14 @@
 """From a recipe to everything that its training needs, ready for the first step."""
 
 import logging
+import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
@@ -13,7 +16,8 @@ from torch import Tensor, nn
 
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate
-from prunus.masks import Masks, prunable, sparsity_of
+from prunus.masks import Masks, Weights, pack, prunable, sparsity_of, unpack
+from prunus.packing import save_dense
 from prunus.recipes import Recipe, Single, modules, single, start_file
 from prunus.sparsifier import Sparsifier, sparsify
 from prunus.state_file import read_state
@@ -22,6 +26,7 @@ from prunus.training import Training
 from prunus.updates import START_TOLERANCE
 
 EVALUATION_BATCH = 1000
+MASKS = "masks.safetensors"  # of a run, in its directory
 
 
 @dataclass
@@ -79,6 +84,8 @@ def prepare(recipe: Recipe) -> Prepared:
     builder = Builder(given, modules(recipe.plugins))
 
     torch.manual_seed(run.seed)  # the same initial weights for every method
+    random.seed(run.seed)  # for plug-ins, as NumPy's
+    np.random.seed(run.seed)
     model = build_model(recipe, data, builder).to(fabric.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -151,7 +158,7 @@ def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise RecipeError(f"start {path} must hold the weights of model {recipe.model!r}: {error}") from None
-    masks = {name: weight != 0 for name, weight in prunable(model, recipe.include, recipe.exclude).items()}
+    masks = _masks_at(path, prunable(model, recipe.include, recipe.exclude))
     sparsity = sparsity_of(masks.values())
     if sparsity < START_TOLERANCE:
         return None
@@ -163,8 +170,26 @@ def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
     return masks
 
 
+def save_masks(home: Path, masks: Masks) -> None:
+    """Write the masks of a run beside its weights, at one bit a weight."""
+    save_dense(home / MASKS, {name: pack(mask) for name, mask in masks.items()})
+
+
+def _masks_at(path: Path, weights: Weights) -> Masks:
+    """The masks beside a run's weights; where there are none, zeros count as dropped."""
+    masks = {name: weight != 0 for name, weight in weights.items()}
+    if path.name == "model.safetensors" and (beside := path.with_name(MASKS)).is_file():
+        saved, _ = read_state(beside)
+        kept = {name: unpack(saved[name], mask.shape).to(mask.device) for name, mask in masks.items() if name in saved}
+        masks |= {name: torch.empty_like(masks[name]).copy_(mask) for name, mask in kept.items()}
+    return masks
+
+
 def _fabric(recipe: Recipe) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would name the precision for every run
+    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
+    if on_cpu and recipe.precision == "16-mixed":
+        raise RecipeError("precision: 16-mixed needs a GPU, found a CPU; take bf16-mixed, or 32-true")
     try:
         return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
     except (RuntimeError, ValueError) as error:

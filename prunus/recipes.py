@@ -15,6 +15,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from prunus.data import npz_file
 from prunus.tables import RecipeError, canonical, only, unknown
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
@@ -93,6 +94,14 @@ class Recipe(BaseModel):
                 raise ValueError(f"must be in [0, 1), got {sparsity}; to keep a tenth of the weights write 0.9")
         return value
 
+    @field_validator("seed")
+    @classmethod
+    def _seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        for seed in value:
+            if not 0 <= seed < 2**32:
+                raise ValueError(f"must be in [0, 2**32), got {seed}")
+        return value
+
     @field_validator("sparsity", "seed")
     @classmethod
     def _each_once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
@@ -114,10 +123,15 @@ class Recipe(BaseModel):
 
     def name(self) -> str:
         """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
+        named = self.resolved()
+        if self.start:
+            named["start"] = _content(start_file(self.start))
         files = [Path(name) for name in self.plugins if name.endswith(".py")]
-        files += [start_file(self.start)] if self.start else []
-        contents = [_digest(path, path.stat().st_mtime_ns) for path in files]
-        text = json.dumps([self.resolved(), *contents], sort_keys=True)
+        if self.data.endswith(".npz"):
+            files.append(npz_file(self.data))
+        if isinstance(self.model, str) and self.model.endswith(".json"):
+            files.append(Path(self.model.partition("/")[2]))
+        text = json.dumps([named, *(_content(path) for path in files)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -127,6 +141,11 @@ def start_file(start: str) -> Path:
     if not path.is_file():
         raise RecipeError(f"start must be the directory of a finished run or a file of weights, found none at {path}")
     return path
+
+
+def _content(path: Path) -> str:
+    """The digest of a file, empty where there is none, which whoever reads it will say."""
+    return _digest(path, path.stat().st_mtime_ns) if path.is_file() else ""
 
 
 @cache

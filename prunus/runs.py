@@ -7,11 +7,13 @@ import json
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+import torch
 import yaml
 
 from prunus import checkpoints
@@ -19,12 +21,14 @@ from prunus.allocation import CollapseWarning
 from prunus.loggers import Log, loggers
 from prunus.outcome import forget_peak_, outcome
 from prunus.packing import save_packed
-from prunus.prepare import Prepared, prepare
+from prunus.prepare import Prepared, prepare, save_masks
 from prunus.provenance import provenance
+from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe
 from prunus.storage import alone, write_atomically
-from prunus.training import Step
+from prunus.training import NonFiniteLossError, Step
 
+DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_SHARE = 0.05  # of the time at most, however large the network
 
@@ -58,10 +62,20 @@ def train(
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):
         if not (home / "result.json").is_file():
-            _train(recipe, home, tell, checkpoint_every, log)
+            with _threads_kept():
+                _train(recipe, home, tell, checkpoint_every, log)
         checkpoints.remove(home / "checkpoints")
     result: dict[str, Any] = json.loads((home / "result.json").read_text())
     return result
+
+
+@contextmanager
+def _threads_kept() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)  # a resumed run takes as many as it began with
 
 
 def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log: Sequence[str]) -> None:
@@ -81,6 +95,8 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     weights = home / "model.safetensors"
     save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
     result["bytes_packed"] = weights.stat().st_size
+    if prepared.sparsifier is not None:
+        save_masks(home, prepared.sparsifier.masks)
     write_atomically(home / "result.json", json.dumps(result, indent=1))
 
 
@@ -105,6 +121,9 @@ class Loop:
     def resume_(self) -> None:
         """Go on from the last checkpoint, if there is one; lines logged after it are logged again."""
         state = checkpoints.load(self.folder, self._note)
+        if state is not None and state["logged"] > os.fstat(self.metrics.fileno()).st_size:
+            self._note("metrics.jsonl is shorter than the checkpoint says; beginning anew")
+            state = None
         self.metrics.truncate(state["logged"] if state else 0)
         if state is not None:
             checkpoints.restore_(self.prepared, state)

@@ -29,10 +29,9 @@ def sparsify(
 
     The loop stays as it is; ``hooks=False`` leaves the calls of `Sparsifier.before_step` and `after_step` to it.
     ``include`` and ``exclude`` choose weights by glob as in `prunable`. ``start`` holds the masks of a network that is
-    sparse already: what they drop stays dropped, and the method goes on from there, to the same sparsity or a higher
-    one. Call it after the model is on its device and before a learning-rate scheduler is made. Wrappers of
-    torch.compile, DDP, Fabric and accelerate are seen through. Raises ValueError when the optimizer does not hold the
-    weights, and for a start that does not fit.
+    sparse already: the method goes on from there, to the same sparsity or a higher one. Call it after the model is on
+    its device and before a learning-rate scheduler is made. Wrappers of torch.compile, DDP, Fabric and accelerate are
+    seen through. Raises ValueError when the optimizer does not hold the weights, and for a start that does not fit.
 
     >>> model = nn.Linear(4, 2)
     >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -97,12 +96,25 @@ class Sparsifier:
 
     def state_dict(self) -> dict[str, Any]:
         """The clock and the method's state, masks at one bit a weight; loads with ``weights_only=True``."""
-        return {"clock": self.clock, "steps": self.site.steps, "method": self.method.state_dict()}
+        return {
+            "clock": self.clock,
+            "steps": self.site.steps,
+            "shapes": {name: list(weight.shape) for name, weight in self.site.weights.items()},
+            "start": sparsity_of(self.site.start.values()) if self.site.start else 0.0,
+            "method": self.method.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where the state was taken. First `sparsify`, then load model and optimizer, then this."""
-        if state["steps"] != self.site.steps:
-            raise ValueError(f"the state is of a training of {state['steps']} steps, this one has {self.site.steps}")
+        """Continue where the state was taken. First `sparsify`, then load model and optimizer, then this.
+
+        Raises ValueError for a state of a training of other length, start, weights or kind of method.
+        """
+        ours = self.state_dict()
+        for key, name in (("steps", "steps"), ("start", "sparsity at its start"), ("shapes", "prunable weights")):
+            if state[key] != ours[key]:
+                raise ValueError(f"the state is of a training with other {name}: {state[key]}, here {ours[key]}")
+        if state["method"].keys() != ours["method"].keys():
+            raise ValueError("the state is of another kind of method; pass sparsify the one that it was taken of")
         self.clock = state["clock"]
         self.method.load_state_dict(state["method"], self.clock)
 

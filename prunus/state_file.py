@@ -34,6 +34,11 @@ def _torch_saved(path: Path) -> Mapping[str, object]:
                 f"{path} must be a state dict that torch.save wrote, but {reason} ({type(error).__name__}); save "
                 "model.state_dict() again"
             ) from error
+    if isinstance(saved, Mapping) and str(saved.get("format")).startswith("prunus-checkpoint/"):
+        raise ValueError(
+            f"{path} must hold the weights of a network, but is the checkpoint of a run in progress; give that run's "
+            "command again to finish it, then use its directory"
+        )
     if not isinstance(saved, Mapping):
         raise ValueError(f"{path} must hold a state dict, got {type(saved).__name__}; save model.state_dict()")
     return saved

@@ -24,8 +24,8 @@ def throughput(recipe: Recipe, baseline: Recipe) -> dict[str, Any]:
     """Steps per second of ``recipe`` and of ``baseline``, and the median and quartiles of their paired ratios.
 
     Blocks of equal numbers of steps alternate, and so does which comes first, so that what else the machine does falls
-    on both. The whole of a short
-    training is run, updates of the masks included; of a long one the beginning. Above 1 the recipe is faster.
+    on both. The whole of a short training is run, updates of the masks included; of a long one the beginning. Above 1
+    the recipe is faster.
     """
     with warnings.catch_warnings(action="ignore", category=CollapseWarning):  # the result names collapsed layers
         ours, theirs = _Blocks(recipe), _Blocks(baseline)

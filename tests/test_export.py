@@ -263,7 +263,7 @@ def test_a_torch_file_cut_off_or_with_code_is_named(tmp_path: Path) -> None:
 def test_an_unfinished_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no model\.safetensors; train it to its end"):
         load(tmp_path)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match=r"a file of weights, found none at .*missing\.safetensors"):
         load(tmp_path / "missing.safetensors")
 
 

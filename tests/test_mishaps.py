@@ -16,6 +16,7 @@ from tiny import prunus, tiny, written
 
 from prunus import checkpoints, storage
 from prunus.recipes import Recipe
+from prunus.report.writing import save
 from prunus.runs import Progress, train
 
 Capture = pytest.CaptureFixture[str]
@@ -140,6 +141,53 @@ def test_workers_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
         process.kill()
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert alive == []
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_workers_start_is_one_line_too(tmp_path: Path) -> None:
+    with study_process(tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not psutil.Process(process.pid).children():
+            assert time.monotonic() < deadline, "no worker was started"
+            time.sleep(0.1)
+        time.sleep(1.0)
+        os.killpg(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines() == ["prunus: interrupted; the same command goes on from the last checkpoint of each run"]
+
+
+def test_a_plugin_that_changes_while_a_study_runs_ends_it(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "own.py"
+    plugin.write_text("STRENGTH = 1\n")
+
+    def changing(*arguments: Any, **options: Any) -> dict[str, Any]:
+        plugin.write_text("STRENGTH = 2\n")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr("prunus.compare.train", changing)
+    path = written(tmp_path, method=["dense", "gmp"])
+    assert prunus("compare", path, "--plugin", plugin, "--workers", 1, "--out", tmp_path / "study") == 2
+    assert "must stay as it is while the study runs, and one has changed" in line(capsys)
+
+
+def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = save(tmp_path / "report.html", "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(NO_SPACE, os.strerror(NO_SPACE))
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        save(page, "new")
+    assert page.read_text() == "old"
+
+
+def test_a_ranking_that_meets_nan_is_a_run_that_failed(tmp_path: Path, capsys: Capture) -> None:
+    assert prunus("train", written(tmp_path, learning_rate=1e30, steps=40), "--out", tmp_path) == 1
+    assert "NaN" in (said := line(capsys)) or "the loss became" in said
 
 
 def test_news_of_a_resumed_run_is_shown(tmp_path: Path, capsys: Capture) -> None:

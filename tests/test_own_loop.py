@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from prunus.carriers import Feedback, Parametrized
+from prunus.carriers import Carrier, Feedback, Parametrized
 from prunus.masks import Masks, Tensors
 from prunus.methods import gmp, lc, magnitude_pruning, str_
 from prunus.sparsifier import Sparsifier, sparsify
@@ -435,7 +435,7 @@ def test_state_takes_one_bit_a_weight_and_belongs_to_a_length() -> None:
         "2.weight": (torch.uint8, 10),
         "4.weight": (torch.uint8, 3),
     }
-    with pytest.raises(ValueError, match="the state is of a training of 16 steps, this one has 8"):
+    with pytest.raises(ValueError, match="the state is of a training with other steps: 16, here 8"):
         Bench(CASE["gmp"], steps=8).sparsifier.load_state_dict(state)
 
 
@@ -468,3 +468,20 @@ def test_weights_moved_by_other_hands_are_zero_off_the_mask_after_the_next_step(
     for name, mask in bench.sparsifier.masks.items():
         assert not mask.all()
         assert not plain(bench.model)[name][~mask].any()
+
+
+def test_a_state_of_another_training_is_refused() -> None:
+    def attached(method: Carrier, steps: int = 10, **options: Any) -> Sparsifier:
+        model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 3))
+        return sparsify(model, torch.optim.SGD(model.parameters(), lr=0.1), method, steps, **options)
+
+    half = {"0.weight": torch.arange(60).view(10, 6) % 2 == 0, "2.weight": torch.arange(30).view(3, 10) % 2 == 0}
+    state = attached(gmp(0.9)).state_dict()
+    for other, words in (
+        (attached(gmp(0.9), steps=11), "other steps: 10, here 11"),
+        (attached(gmp(0.9), exclude="2.*"), "other prunable weights"),
+        (attached(gmp(0.9), start=half), r"other sparsity at its start: 0\.0, here 0\.5"),
+        (attached(str_(0.9)), "another kind of method"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            other.load_state_dict(state)

@@ -123,11 +123,9 @@ def test_draws_of_a_network_come_back(tmp_path: Path) -> None:
     plugin = tmp_path / "noisy.py"
     plugin.write_text(PLUGIN)
     run = small(model="noisy", plugins=str(plugin), method="set")
-    random.seed(0), np.random.seed(0)
     kill(run, tmp_path / "killed", 6)
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
     train(run, tmp_path / "killed", silent)
-    random.seed(0), np.random.seed(0)
     train(run, tmp_path / "whole", silent)
     same(run, tmp_path / "killed", tmp_path / "whole")
 
@@ -141,6 +139,38 @@ def test_the_scale_of_mixed_precision_comes_back() -> None:
     checkpoints.restore_(resumed, checkpoints.snapshot(killed))
     assert resumed.precision.state_dict() == killed.precision.state_dict()
     assert resumed.precision.state_dict()["scale"] == 8.0
+
+
+def test_a_resumed_run_takes_as_many_threads_as_it_began_with(tmp_path: Path) -> None:
+    run = small(model={"mlp": {"widths": [256]}}, batch_size=256)
+    kill(run, tmp_path / "killed", 6)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        result = train(run, tmp_path / "killed", silent)
+        assert torch.get_num_threads() == threads + 1  # another run takes what it is given
+    finally:
+        torch.set_num_threads(threads)
+    assert result["threads"] == threads
+    train(run, tmp_path / "whole", silent)
+    same(run, tmp_path / "killed", tmp_path / "whole")
+
+
+def test_a_checkpoint_of_another_prunus_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "FORMAT", "prunus-checkpoint/0")
+    kill(small(), tmp_path, 6)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"format 'prunus-checkpoint/1', got 'prunus-checkpoint/0' of another"):
+        train(small(), tmp_path, silent)
+
+
+def test_a_log_that_was_lost_begins_the_run_anew(tmp_path: Path) -> None:
+    (kill(small(), tmp_path / "killed", 6) / "metrics.jsonl").unlink()
+    notes: list[str] = []
+    train(small(), tmp_path / "killed", lambda progress: notes.append(progress.note))
+    assert notes[0].startswith("metrics.jsonl is shorter than the checkpoint says")
+    train(small(), tmp_path / "whole", silent)
+    same(small(), tmp_path / "killed", tmp_path / "whole")
 
 
 def test_a_run_killed_again_and_again(tmp_path: Path) -> None:

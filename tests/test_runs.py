@@ -27,7 +27,7 @@ RESULT = {
     *("format", "method", "arguments", "sparsity", "seed", "data", "model", "steps", "epochs", "batch_size", "test"),
     *("validation", "realised_sparsity", "layers", "collapsed", "parameters", "parameters_kept", "macs", "macs_kept"),
     *("theoretical_speedup", "bytes_dense", "bytes_packed", "train_seconds", "extra_forward_backward", "versions"),
-    *("device", "precision", "training_bytes", "peak_bytes"),
+    *("device", "precision", "threads", "training_bytes", "peak_bytes"),
 }
 
 
@@ -46,7 +46,7 @@ def test_a_run_leaves_its_recipe_its_metrics_and_its_result(tmp_path: Path) -> N
     told: list[Progress] = []
     result = train(recipe, tmp_path, told.append)
     home = tmp_path / recipe.name()
-    names = {"recipe.yaml", "metrics.jsonl", "result.json", "model.safetensors", ".lock"}
+    names = {"recipe.yaml", "metrics.jsonl", "result.json", "model.safetensors", "masks.safetensors", ".lock"}
     assert {path.name for path in home.iterdir()} == names
     assert (home / "result.json").read_text() == json.dumps(result, indent=1)
     assert read(home / "recipe.yaml").name() == recipe.name()

@@ -10,6 +10,7 @@ from tiny import prunus, tiny, written
 from torch import nn
 
 from prunus import methods, sparsify
+from prunus.allocation import ALLOCATIONS
 from prunus.carriers import Carrier
 from prunus.masks import Masks, sparsity_of
 from prunus.methods import METHODS
@@ -148,6 +149,45 @@ def test_a_dense_start_binds_no_weight(tmp_path: Path) -> None:
     prepared = prepare(started(tmp_path / first.name(), method="str"))
     assert prepared.sparsifier is not None
     assert prepared.sparsifier.site.start is None
+
+
+@pytest.mark.parametrize("sparsity", [0.8, 0.9])
+@pytest.mark.parametrize("allocation", ["uniform", "erk"])
+def test_layers_with_more_left_bear_what_others_cannot(allocation: str, sparsity: float) -> None:
+    model, optimizer, _ = network()
+    start = {"0.weight": torch.zeros(30, 20, dtype=torch.bool), "2.weight": torch.ones(5, 30, dtype=torch.bool)}
+    start["0.weight"].view(-1)[:20] = True
+    start["2.weight"].view(-1)[:20] = False  # 150 of 750 are left, most of them in the small layer
+    sparsifier = sparsify(
+        model, optimizer, methods.gmp(sparsity, allocation=ALLOCATIONS[allocation]), STEPS, start=start
+    )
+    train_on(model, optimizer)
+    assert sparsity_of(sparsifier.finalize().values()) == pytest.approx(sparsity, abs=0.002)
+
+
+def test_weights_that_are_kept_at_zero_do_not_count_as_dropped(tmp_path: Path) -> None:
+    (first,) = tiny(method={"set": {"update_every": 1}}, sparsity=0.5).runs()
+    train(first, tmp_path, silent)  # pixels that are always black leave grown weights at zero
+    prepared = prepare(started(tmp_path / first.name(), method="set", sparsity=0.5))
+    assert prepared.sparsifier is not None
+    assert prepared.sparsifier.sparsity() == pytest.approx(0.5, abs=0.001)
+    state, _ = load_packed(tmp_path / first.name() / "model.safetensors")
+    assert sparsity_of(state[name] for name in ("linear1.weight", "linear2.weight")) > 0.501
+
+
+def test_a_checkpoint_of_a_run_in_progress_is_no_start(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"format": "prunus-checkpoint/1"}, path)
+    with pytest.raises(ValueError, match=r"is the checkpoint of a run in progress; give that run's command again"):
+        prepare(started(path))
+
+
+def test_data_in_a_file_of_their_own_are_part_of_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    path.write_bytes(b"one")
+    first = tiny(data=str(path)).name()
+    path.write_bytes(b"another")
+    assert tiny(data=str(path)).name() != first
 
 
 def test_a_run_is_named_by_the_weights_that_it_starts_from(tmp_path: Path) -> None:

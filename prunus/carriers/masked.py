@@ -69,9 +69,8 @@ class Masked:
         return self._evolution.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
-        """Take them back and project; the weights come with the model's own state."""
+        """Take them back; weights and optimizer state come with their own states, as they were."""
         self._evolution.load_state_dict(state)
-        self._project_all_()
 
     def _advance_(self, clock: int, gradients: bool) -> None:
         for _ in self._evolution.advance_(clock, gradients):

@@ -19,7 +19,7 @@ class Site:
     optimizer: Optimizer
     steps: int
     seed: int
-    start: Masks | None = None  # what is dropped already and stays so
+    start: Masks | None = None  # of a network that is sparse already
 
 
 def refuse_second_model(carrier: object) -> None:

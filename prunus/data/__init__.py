@@ -5,7 +5,7 @@ from prunus.data.files import DataError, data_root
 from prunus.data.from_dataset import DatasetStream
 from prunus.data.images import Data, Images
 from prunus.data.order import Order
-from prunus.data.sources import DATA, load
+from prunus.data.sources import DATA, load, npz_file
 from prunus.data.split import split
 from prunus.data.stream import Stream, evaluation_batches
 from prunus.data.transforms import crop_flip, crop_flip_draws, normalise
@@ -27,5 +27,6 @@ __all__ = [
     "fetch",
     "load",
     "normalise",
+    "npz_file",
     "split",
 ]

@@ -77,14 +77,19 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     >>> load("digits").input_shape
     (1, 8, 8)
     """
-    root = data_root(root)
     if name.endswith(".npz"):
-        return read_npz(Path(name) if Path(name).exists() else root / name)
+        return read_npz(npz_file(name, root))
+    root = data_root(root)
     if name not in DATA:
         raise ValueError(f"data must be one of {list(DATA)} or the path of an .npz file, got {name!r}")
     if download and name in PUBLISHED:
         fetch(name, root)
     return DATA[name](root)
+
+
+def npz_file(name: str, root: Path | None = None) -> Path:
+    """Where an ``.npz`` file is sought: from here, else below ``root``."""
+    return Path(name) if Path(name).exists() else data_root(root) / name
 
 
 def _idx_images(name: str, root: Path) -> tuple[Images, Images]:

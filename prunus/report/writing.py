@@ -10,6 +10,7 @@ from prunus.report.markdown import markdown
 from prunus.report.results import read
 from prunus.report.side_by_side import studies_document
 from prunus.report.study import study_document
+from prunus.storage import write_atomically
 
 
 def write_report(*directories: Path, out: Path | None = None) -> Path:
@@ -49,5 +50,5 @@ def save_all(document: Document, out: Path) -> Path:
 
 def save(path: Path, text: str) -> Path:
     """Writes ``text`` as UTF-8 with the same line ends on every system."""
-    path.write_text(text, encoding="utf-8", newline="\n")
+    write_atomically(path, text)
     return path
