@@ -15,11 +15,11 @@ from torch import nn
 from prunus.masks import Tensors, sparsity_of
 from prunus.packing import save_dense, save_packed
 from prunus.provenance import Provenance, from_metadata
+from prunus.start import WEIGHTS
 from prunus.state_file import read_state
 from prunus.storage import write_atomically
 
 Format = Literal["safetensors", "packed", "onnx"]
-WEIGHTS = "model.safetensors"  # of a finished run, in its directory
 
 
 @dataclass(frozen=True)

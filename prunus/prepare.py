@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,17 +15,13 @@ from torch import Tensor, nn
 
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate
-from prunus.masks import Masks, Weights, pack, prunable, sparsity_of, unpack
-from prunus.packing import save_dense
-from prunus.recipes import Recipe, Single, modules, single, start_file
+from prunus.recipes import Recipe, modules, single
 from prunus.sparsifier import Sparsifier, sparsify
-from prunus.state_file import read_state
+from prunus.start import begin_
 from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
-from prunus.updates import START_TOLERANCE
 
 EVALUATION_BATCH = 1000
-MASKS = "masks.safetensors"  # of a run, in its directory
 
 
 @dataclass
@@ -89,7 +84,7 @@ def prepare(recipe: Recipe) -> Prepared:
     model = build_model(recipe, data, builder).to(fabric.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    start = _begin_(model, recipe, run) if recipe.start else None
+    start = begin_(model, recipe, run) if recipe.start else None
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
     epoch_steps = epoch_length(recipe, data)
@@ -148,41 +143,6 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
         shape = " x ".join(map(str, data.input_shape))
         raise RecipeError(f"model {recipe.model!r} cannot take inputs of {shape}: {error}; choose another") from error
     return model.train(training)
-
-
-def _begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
-    """Load the recipe's start into ``model``; the masks of what it has left, None where it is dense."""
-    path = start_file(recipe.start or "")
-    state, _ = read_state(path)
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise RecipeError(f"start {path} must hold the weights of model {recipe.model!r}: {error}") from None
-    masks = _masks_at(path, prunable(model, recipe.include, recipe.exclude))
-    sparsity = sparsity_of(masks.values())
-    if sparsity < START_TOLERANCE:
-        return None
-    if run.method != "dense" and run.sparsity < sparsity - START_TOLERANCE:
-        raise RecipeError(
-            f"start {path} has sparsity {sparsity:.4g} and a run from it cannot end at {run.sparsity}: what was "
-            f"dropped is gone; ask for at least {sparsity:.4g}, or start from dense weights"
-        )
-    return masks
-
-
-def save_masks(home: Path, masks: Masks) -> None:
-    """Write the masks of a run beside its weights, at one bit a weight."""
-    save_dense(home / MASKS, {name: pack(mask) for name, mask in masks.items()})
-
-
-def _masks_at(path: Path, weights: Weights) -> Masks:
-    """The masks beside a run's weights; where there are none, zeros count as dropped."""
-    masks = {name: weight != 0 for name, weight in weights.items()}
-    if path.name == "model.safetensors" and (beside := path.with_name(MASKS)).is_file():
-        saved, _ = read_state(beside)
-        kept = {name: unpack(saved[name], mask.shape).to(mask.device) for name, mask in masks.items() if name in saved}
-        masks |= {name: torch.empty_like(masks[name]).copy_(mask) for name, mask in kept.items()}
-    return masks
 
 
 def _fabric(recipe: Recipe) -> Fabric:

@@ -21,10 +21,11 @@ from prunus.allocation import CollapseWarning
 from prunus.loggers import Log, loggers
 from prunus.outcome import forget_peak_, outcome
 from prunus.packing import save_packed
-from prunus.prepare import Prepared, prepare, save_masks
+from prunus.prepare import Prepared, prepare
 from prunus.provenance import provenance
 from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe
+from prunus.start import WEIGHTS, save_masks
 from prunus.storage import alone, write_atomically
 from prunus.training import NonFiniteLossError, Step
 
@@ -92,7 +93,7 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
             loop.run_()
     result = outcome(recipe, prepared, loop.seconds)
     origin = provenance(recipe, prepared.data, result["realised_sparsity"])
-    weights = home / "model.safetensors"
+    weights = home / WEIGHTS
     save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
     result["bytes_packed"] = weights.stat().st_size
     if prepared.sparsifier is not None:

@@ -25,6 +25,7 @@ LAYERS = (
     {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
     {"tables"},
     {"recipes"},
+    {"start"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
