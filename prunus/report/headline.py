@@ -17,7 +17,7 @@ def headline(results: Results) -> str:
     methods = len(sparse_methods(results))
     asked = f"Of {methods} methods that train {workload(results)} sparse, the highest mean test accuracy is that"
     if methods == 1:
-        asked = f"Training {workload(results)} sparse, the mean test accuracy is that"
+        asked = f"The mean test accuracy of {workload(results)}, trained sparse, is that"
     return f"{asked} of {wording.listed(leaders(ranked))}; {dense(results)}{clearness(ranked)}."
 
 
