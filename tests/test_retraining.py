@@ -144,7 +144,7 @@ def test_one_step_takes_the_peak_or_the_end(name: str) -> None:
 @every
 def test_progress_is_clipped(name: str) -> None:
     schedule = ALL[name](STEPWISE, 20)
-    assert (schedule(-1.0), schedule(2.0)) == (schedule(0.0), schedule(1.0))
+    assert (schedule(-0.03), schedule(2.0)) == (schedule(0.0), schedule(1.0))
 
 
 @every
@@ -170,6 +170,12 @@ def test_without_a_history_the_peak_and_the_length_say_it_all() -> None:
 def test_another_peak_scales_the_squeezed_rates() -> None:
     halved = replace(slr(STEPWISE, 10), peak=0.05)
     assert used(halved, 10) == pytest.approx([rate / 2 for rate in used(slr(STEPWISE, 10), 10)])
+
+
+def test_the_decay_begins_in_the_step_after_the_rise() -> None:
+    for length in range(10, 2000):  # (rise / length) * length is below rise for some
+        rate = Restart(1.0, length, Constant(0.5))
+        assert rate(rate.rise / length) == 0.5
 
 
 def test_a_warm_up_of_pretraining_lowers_no_rate() -> None:
@@ -213,6 +219,11 @@ def test_drop_of_a_small_pruning_does_not_cancel() -> None:
     drop = relative_drop({"weight": weight.requires_grad_()}, {"weight": weight > 0.5})
     assert drop == pytest.approx(1e-6 / math.sqrt((1 << 16) - 1), rel=1e-6)
     assert relative_drop({"weight": weight.bfloat16()}, {"weight": weight > 0.5}) == pytest.approx(drop, rel=1e-2)
+
+
+def test_drop_of_half_precision_does_not_overflow() -> None:
+    weight = torch.full((1 << 16,), 300.0, dtype=torch.float16)
+    assert relative_drop({"weight": weight}, {"weight": torch.arange(1 << 16) >= 1 << 14}) == 0.5
 
 
 def test_nothing_removed_is_no_drop() -> None:
