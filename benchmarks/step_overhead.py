@@ -71,13 +71,14 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="+", default=list(STEPS_OF_BLOCK))
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", CollapseWarning)
     print(header(blocks=options.blocks))
     for network in options.networks:
         print(f"\n{network:<30} {'step':>7}  {'quartiles':<14}  {'with update':>11} {'every ' + str(UPDATE_EVERY):>10}")
-        for name in VARIANTS:
+        for name in options.variants:
             print(row(name, partial(ratios, network, options.blocks)), flush=True)
 
 

@@ -21,6 +21,7 @@ import yaml
 from rich.console import Console
 
 from prunus.display import Display
+from prunus.prepare import on_cpu
 from prunus.recipes import Recipe, parse, single
 from prunus.report import print_table, write_report
 from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, train
@@ -87,8 +88,7 @@ def _compare(recipe: Recipe, directory: Path, console: Console, workers: int, on
 
 def default_workers(recipe: Recipe) -> int:
     """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU."""
-    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
-    return min(8, os.cpu_count() or 1) if on_cpu else 1
+    return min(8, os.cpu_count() or 1) if on_cpu(recipe) else 1
 
 
 def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Outcome]:

@@ -5,6 +5,7 @@ before every forward, changed in place, because a new tensor would recompile the
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -14,18 +15,18 @@ from torch import Tensor, nn
 from prunus.masks import multiply_
 
 
-class Part(nn.Module):
+class Part(nn.Module, ABC):
     """Makes a weight sparse: `forward` gives the weight in use, `mask` where it may be non-zero."""
 
     place = 0  # of the weight among its layer's parameters, to put it back there
 
+    @abstractmethod
     def forward(self, weight: Tensor) -> Tensor:
         """The weight that the network uses, shaped like ``weight``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mask(self, weight: Tensor) -> Tensor:
         """Where the weight in use is kept: bool, shaped like ``weight``."""
-        raise NotImplementedError
 
     def penalty(self) -> Tensor | None:
         """A scalar to be added to the loss, or None."""

@@ -147,13 +147,17 @@ def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
 
 def _fabric(recipe: Recipe) -> Fabric:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would name the precision for every run
-    on_cpu = recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
-    if on_cpu and recipe.precision == "16-mixed":
+    if on_cpu(recipe) and recipe.precision == "16-mixed":
         raise RecipeError("precision: 16-mixed needs a GPU, found a CPU; take bf16-mixed, or 32-true")
     try:
         return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
     except (RuntimeError, ValueError) as error:
         raise RecipeError(f"device {recipe.device!r} with precision {recipe.precision!r}: {error}") from error
+
+
+def on_cpu(recipe: Recipe) -> bool:
+    """Whether the recipe's device is, or comes to, the CPU."""
+    return recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
 
 
 def load_data(recipe: Recipe) -> Data:

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric.plugins import MixedPrecision
-from tiny import prunus, read_lines, tiny, written
-from torch import nn
+from tiny import prunus, tiny, written
 
 from prunus import checkpoints, storage
 from prunus.methods import METHODS
@@ -319,5 +318,3 @@ def test_weights_of_a_finished_run_are_those_that_were_tested(tmp_path: Path) ->
     prepared = prepare(small(method="dense"))
     prepared.model.load_state_dict(state)
     assert prepared.quality(prepared.test).accuracy == result["test"]["accuracy"]
-    assert isinstance(prepared.model, nn.Module)
-    assert read_lines(tmp_path / run.name() / "metrics.jsonl")[-1]["step"] == STEPS
