@@ -10,12 +10,14 @@ from functools import partial
 
 from prunus.allocation import Allocation, erk, global_, uniform
 from prunus.cadence import Every, Once
-from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
+from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized, Rates, Retrained
 from prunus.carriers.edits import DecaySmallest, KeepSalient
+from prunus.carriers.retrained import Watch, watch_nothing
 from prunus.criteria import Criterion, magnitude, preservation, random, saliency
 from prunus.masks import check_sparsity
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
-from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic
+from prunus.retraining import Over, Pretraining
+from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic, linear
 from prunus.signals import Batches, Gradient, HessianGradient, Loss, LossGradient, Signal, SynapticFlow
 from prunus.updates import DropGrow, Prune, Resize, Then, mean_signal
 
@@ -30,6 +32,50 @@ def one_shot(
 ) -> Masked:
     """Prune once at a fraction of training, then train on: one cycle of iterative magnitude pruning."""
     return Masked(Prune(Constant(sparsity), criterion, allocation, signal=signal), Once(at))
+
+
+def imp(
+    sparsity: float,
+    *,
+    cycles: int = 1,
+    schedule: str | Schedule = "allr",
+    pretraining: Pretraining | Schedule | None = None,
+    dense: float = 0.0,
+    rewind: float | None = None,
+    criterion: Criterion = magnitude,
+    allocation: Allocation = global_,
+    signal: Signal | None = None,
+    over: Over = "all",
+    watch: Watch = watch_nothing,
+) -> Retrained:
+    """Iterative magnitude pruning (Han et al. 2015): ``cycles`` times prune a trained network and retrain it.
+
+    For a trained network, or after a ``dense`` share of this training. The rates of each retraining are those of
+    ``schedule``: ft, lrw, slr, clr, llr or allr (Zimmer et al. 2023), and the method sets them itself. The arguments
+    are those of `Retrained` and `Rates`; a recipe fills in ``pretraining`` and ``watch``.
+    """
+    prune = Prune(Constant(sparsity), criterion, allocation, signal=signal)
+    return Retrained(prune, cycles, dense, Rates(schedule, pretraining, over), rewind, watch)
+
+
+def bimp(
+    sparsity: float,
+    *,
+    dense: float = 2 / 3,
+    cycles: int = 3,
+    peak: float | None = None,
+    allocation: Allocation = global_,
+    over: Over = "all",
+    watch: Watch = watch_nothing,
+) -> Retrained:
+    """Budgeted IMP (Zimmer et al. 2023): a dense phase, then cycles of pruning and retraining, inside one budget.
+
+    The dense phase trains with rates on a line from ``peak`` to 0, by default from the optimizer's own rate; the cycles
+    retrain with ALLR. The paper has no rule for the dense share and the cycles: two thirds and three are an example in
+    its released code. Searched over, they are ordinary arguments.
+    """
+    line = None if peak is None else linear(0.0, initial=peak)
+    return imp(sparsity, cycles=cycles, dense=dense, pretraining=line, allocation=allocation, over=over, watch=watch)
 
 
 def random_pruning(sparsity: float, *, allocation: Allocation = erk) -> Masked:
@@ -249,6 +295,8 @@ METHODS: dict[str, Callable[..., Carrier]] = {
     "grasp": grasp,
     "synflow": synflow,
     "one-shot": one_shot,
+    "imp": imp,
+    "bimp": bimp,
     "gmp": gmp,
     "set": set_,
     "rigl": rigl,

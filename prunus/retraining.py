@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from prunus.schedules import Constant, Cosine, Schedule, Table, linear
+from prunus.schedules import Constant, Cosine, Schedule, Table, WarmUp, linear
 
 WARM_UP = 0.1  # of a retraining, in the released code of the paper
 LINE = linear(0.0, initial=1.0)
+
+Over = Literal["all", "masked"]  # whose norm a drop is relative to
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,16 @@ class Pretraining:
                 "pretraining needs at least one rate after its warm-up, "
                 f"got {len(self.rates)} rates and a warm-up of {self.warm_up}; record the rate of every step"
             )
+
+    @classmethod
+    def of(cls, schedule: Schedule, steps: int) -> "Pretraining":
+        """The rates of a training of ``steps`` steps with a schedule of absolute rates over its progress.
+
+        >>> Pretraining.of(linear(0.0, initial=0.1), 4).rates
+        (0.1, 0.07500000000000001, 0.05, 0.025)
+        """
+        warm_up = math.ceil(schedule.fraction * steps - 1e-9) if isinstance(schedule, WarmUp) else 0
+        return cls(tuple(schedule(step / steps) for step in range(steps)), min(warm_up, steps - 1))
 
     @property
     def peak(self) -> float:
@@ -127,7 +139,7 @@ def allr(pretraining: Pretraining, length: int, *, drop: float, fraction: float)
     """ALLR, adaptive linear learning-rate restarting (Zimmer et al. 2023): LLR with its peak times a `discount`.
 
     ``drop`` is what `relative_drop` measured at the pruning before, ``fraction`` the share of the weights alive that
-    this pruning removed: ``1 - (1 - sparsity) ** (1 / cycles)``.
+    this pruning removed: ``1 - (1 - sparsity) ** (1 / cycles)``, from `prunus.cycles.fraction`.
     """
     return Restart(pretraining.peak * discount(drop, fraction, budget=length / len(pretraining.rates)), length)
 
@@ -149,9 +161,7 @@ def discount(drop: float, fraction: float, *, budget: float) -> float:
     return min(1.0, max(drop / math.sqrt(fraction), budget))
 
 
-def relative_drop(
-    before: Mapping[str, Tensor], masks: Mapping[str, Tensor], over: Literal["all", "masked"] = "all"
-) -> float:
+def relative_drop(before: Mapping[str, Tensor], masks: Mapping[str, Tensor], over: Over = "all") -> float:
     """The norm of the entries that ``masks`` remove, over the norm of the parameters ``before``: in [0, 1].
 
     Euclidean norms, in float64. ``over`` says what the second is taken over: ``"all"`` tensors of ``before``, which for

@@ -38,11 +38,7 @@ class State:
 
     def sparsity(self, schedule: Schedule) -> float:
         """What the schedule asks for now, at least ``floor``. Raises ValueError for one that ends below the floor."""
-        if schedule(1.0) < self.floor - START_TOLERANCE:
-            raise ValueError(
-                f"training began at sparsity {self.floor:.4g} and cannot end at {schedule(1.0):.4g}: what was dropped "
-                f"is gone; ask for at least {self.floor:.4g}, or begin from dense weights"
-            )
+        check_floor(self.floor, schedule(1.0))
         return max(schedule(self.progress), self.floor)
 
     def scores(self, criterion: Criterion) -> Tensors:
@@ -59,6 +55,15 @@ class State:
         if is_elementwise(criterion):
             return Candidates(weight, signal, criterion, self.generator, among)
         return Candidates(criterion(weight, signal, self.generator), among=among)
+
+
+def check_floor(floor: float, sparsity: float) -> None:
+    """Raises ValueError where training that began at sparsity ``floor`` should end at a lower one."""
+    if sparsity < floor - START_TOLERANCE:
+        raise ValueError(
+            f"training began at sparsity {floor:.4g} and cannot end at {sparsity:.4g}: what was dropped is gone; ask "
+            f"for at least {floor:.4g}, or begin from dense weights"
+        )
 
 
 class Update(Protocol):

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from prunus.carriers import Carrier
 from prunus.methods import METHODS
 from prunus.randomness import seeded
+from prunus.retraining import Pretraining
 from prunus.schedules import Table
 from prunus.sparsifier import Sparsifier, sparsify
 
@@ -46,7 +47,8 @@ class Case:
         return METHODS[self.name](sparsity, **self.arguments)
 
     def __str__(self) -> str:
-        return "-".join([self.name, *(key for key in self.arguments if key in ("recover", "batches", "decay"))])
+        telling = ("recover", "batches", "decay") + (("schedule", "over") if self.name == "imp" else ())
+        return "-".join([self.name, *(key for key in self.arguments if key in telling)])
 
 
 def network() -> nn.Sequential:
@@ -67,6 +69,7 @@ def batch(number: int) -> tuple[Tensor, Tensor]:
 
 PROBE: dict[str, Any] = {"batches": [batch(-1), batch(-2)], "loss": nn.functional.mse_loss}
 EVERY: dict[str, Any] = {"update_every": 5}
+HISTORY = Pretraining(tuple(0.1 * (1 - step / 40) for step in range(40)))
 UP_AND_DOWN: dict[str, Any] = {"schedule": Table((0.5, 0.9, 0.8, SPARSITY)), "update_every": 5}
 
 CASES = [
@@ -77,6 +80,10 @@ CASES = [
     Case("grasp", reference.grasp, GLOBAL, STATE, PROBE),
     Case("synflow", reference.synflow, GLOBAL, STATE, {"input_shape": (6,), "rounds": 20}),
     Case("one-shot", reference.one_shot, GLOBAL, STATE),
+    Case("imp", reference.imp, GLOBAL, STATE, {"cycles": 2, "pretraining": HISTORY}),
+    Case("imp", reference.imp, GLOBAL, STATE, {"cycles": 3, "pretraining": HISTORY, "schedule": "llr"}),
+    Case("imp", reference.imp, GLOBAL, STATE, {"cycles": 1, "pretraining": HISTORY, "over": "masked"}),
+    Case("bimp", reference.bimp, GLOBAL, STATE),
     Case("gmp", reference.gmp, GLOBAL, STATE, EVERY),
     Case("gmp", reference.gmp, GLOBAL, USED, {"update_every": 5, "recover": True}),
     Case("set", reference.set_, ERK, STATE, EVERY),

@@ -7,6 +7,7 @@ trains ``run.values`` for ``run.steps`` steps and leaves there the weights in us
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -16,6 +17,13 @@ from prunus.randomness import seeded
 Tensors = dict[str, Tensor]
 Batch = tuple[Tensor, Tensor]
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+class Pretrained(Protocol):
+    """The rates of the training before, step by step."""
+
+    rates: tuple[float, ...]
+
 
 RATE, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 WEIGHTS = ("0.weight", "2.weight", "4.weight")
@@ -44,6 +52,7 @@ class Run:
     seed: int
     masks: Tensors = field(init=False)
     momentum: Tensors = field(default_factory=dict)
+    rate: float = RATE
 
     def __post_init__(self) -> None:
         self.masks = {name: torch.ones_like(self.values[name]).bool() for name in WEIGHTS}
@@ -62,7 +71,7 @@ class Run:
         for name, gradient in gradients.items():
             gradient = gradient + decay * values[name]
             self.momentum[name] = MOMENTUM * self.momentum[name] + gradient if name in self.momentum else gradient
-            values[name] = values[name] - RATE * self.momentum[name]
+            values[name] = values[name] - self.rate * self.momentum[name]
 
     def draws(self, moment: str) -> Generator:
         return seeded(self.seed, "masks", moment)
@@ -200,6 +209,55 @@ def magnitude(run: Run, sparsity: float) -> None:
 def one_shot(run: Run, sparsity: float) -> None:
     count = global_count(run, sparsity)
     masked(run, lambda clock: top(absolute(run.values), count) if clock == run.steps // 2 else None)
+
+
+def imp(
+    run: Run, sparsity: float, cycles: int, pretraining: Pretrained, schedule: str = "allr", over: str = "all"
+) -> None:
+    """Prune and retrain by the rates of pretraining, given or of ALLR."""
+    retrain(run, sparsity, 0, cycles, list(pretraining.rates), schedule, over)
+
+
+def bimp(run: Run, sparsity: float, dense: float = 2 / 3, cycles: int = 3) -> None:
+    """Rates on a line to 0 in the dense phase, then cycles by ALLR."""
+    steps = round(dense * run.steps)
+    retrain(run, sparsity, steps, cycles, [RATE * (1 - step / steps) for step in range(steps)], "allr", "all")
+
+
+def retrain(run: Run, sparsity: float, dense: int, cycles: int, rates: list[float], schedule: str, over: str) -> None:
+    for clock in range(dense):
+        run.rate = rates[clock]
+        step_on_masks(run, run.gradients(clock))
+    share, total = 1 - (1 - sparsity) ** (1 / cycles), sum(run.values[name].numel() for name in WEIGHTS)
+    alive, clock = total, dense
+    run.momentum = {}
+    for cycle in range(cycles):
+        last = cycle == cycles - 1
+        alive = kept(total, sparsity) if last else alive - round(share * alive)
+        length = (run.steps - dense) // cycles if not last else run.steps - clock
+        before = norm(run.values if over == "all" else run.weights())
+        run.masks = top(where(run.masks, absolute(run.values)), alive)
+        drop = norm({name: run.values[name] * ~mask for name, mask in run.masks.items()}) / before
+        run.project()
+        for step in range(length):
+            run.rate = retraining_rate(schedule, step, length, rates, drop / math.sqrt(share))
+            step_on_masks(run, run.gradients(clock))
+            run.project()
+            clock += 1
+
+
+def retraining_rate(schedule: str, step: int, length: int, rates: list[float], drop: float) -> float:
+    if schedule == "ft":
+        return min(rates)
+    rise = length // 10
+    peak = max(rates) * (min(1.0, max(drop, length / len(rates))) if schedule == "allr" else 1.0)
+    if step < rise:
+        return peak * (1 - math.cos(math.pi * step / rise)) / 2
+    return peak * (1 - (step - rise) / (length - rise))
+
+
+def norm(tensors: Tensors) -> float:
+    return math.sqrt(sum(float((tensor**2).sum()) for tensor in tensors.values()))
 
 
 def snip(run: Run, sparsity: float, batches: list[Batch] | None = None, loss: Loss | None = None) -> None:

@@ -18,11 +18,11 @@ PACKAGE = ROOT / "prunus"
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
-    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
+    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign", "cycles", "retraining"},
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
+    {"streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
     {"tables"},
     {"recipes"},
     {"start"},

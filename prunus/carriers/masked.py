@@ -7,9 +7,10 @@ from torch import nn
 from prunus.allocation import global_
 from prunus.cadence import Cadence
 from prunus.carriers.evolution import Evolution
+from prunus.carriers.projection import gradients, project_all_
 from prunus.carriers.site import Site, refuse_second_model
 from prunus.criteria import magnitude
-from prunus.masks import Masks, Tensors, project_, project_state_, unwrap
+from prunus.masks import Masks, Tensors, project_, unwrap
 from prunus.updates import Prune, Update
 
 
@@ -40,22 +41,22 @@ class Masked:
             best = replace(self.start, criterion=magnitude, allocation=global_) if site.start else self.start
             self._evolution.run_(best, 0.0, "start")
         if self.start is not None or site.start:
-            self._project_all_()
-        self._advance_(0, gradients=False)
+            project_all_(site, self.masks)
+        self._advance_(0, with_gradients=False)
 
     def before_step(self, clock: int) -> None:
         """Update masks by the dense gradient where the rule reads it."""
         self._evolution.remember_()
-        self._advance_(clock, gradients=True)
+        self._advance_(clock, with_gradients=True)
 
     def edit_gradients(self) -> None:
         """Zero the gradients off the mask; the optimizer then moves nothing there."""
-        project_(self._gradients(), self.masks)
+        project_(gradients(self._evolution.site.weights), self.masks)
 
     def after_step(self, clock: int) -> None:
         """Zero the weights off the mask, for optimizers that move weights without a gradient; then update if due."""
         project_(self._evolution.site.weights, self.masks)
-        self._advance_(clock, gradients=False)
+        self._advance_(clock, with_gradients=False)
 
     def finalize(self) -> None:
         """Nothing is left to do: the weights are plain parameters with zeros in place."""
@@ -72,16 +73,6 @@ class Masked:
         """Take them back; weights and optimizer state come with their own states, as they were."""
         self._evolution.load_state_dict(state)
 
-    def _advance_(self, clock: int, gradients: bool) -> None:
-        for _ in self._evolution.advance_(clock, gradients):
-            self._project_all_()
-
-    def _project_all_(self) -> None:
-        # at once: weight decay in this very step reads the weights, and a nested probe the masked network
-        site = self._evolution.site
-        project_(site.weights, self.masks)
-        project_(self._gradients(), self.masks)
-        project_state_(site.optimizer, site.weights, self.masks)
-
-    def _gradients(self) -> Tensors:
-        return {name: w.grad for name, w in self._evolution.site.weights.items() if w.grad is not None}
+    def _advance_(self, clock: int, with_gradients: bool) -> None:
+        for _ in self._evolution.advance_(clock, with_gradients):
+            project_all_(self._evolution.site, self.masks)
