@@ -4,6 +4,7 @@ import inspect
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
+from prunus.carriers.retrained import watch_nothing
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.masks import prunable
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
-from prunus.prepare import build_model, epoch_length, load_data, prepare
-from prunus.recipes import Recipe, modules, single
+from prunus.plugins import modules
+from prunus.prepare import build_model, has_cycles, load_data, prepare, rates_before, steps_of
+from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.schedules import SCHEDULES
 from prunus.tables import OPTIMIZERS, Builder
@@ -38,6 +41,8 @@ CATALOGUE: dict[str, Mapping[str, Any]] = {
     "optimizers": OPTIMIZERS,
 }
 
+STEPS = 2  # of a rehearsal
+
 
 def catalogue(kind: str | None) -> str:
     """Names and first docstring lines of one table, or of all."""
@@ -48,23 +53,24 @@ def describe(recipe: Recipe) -> str:
     """The runs of a recipe, its weights and its length. Builds everything but trains nothing."""
     data = load_data(recipe)
     runs = list(recipe.runs())
-    given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape}
+    builder = Builder(plugins=modules(recipe.plugins))
+    rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
+    given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape, "peak": rate(0.0)}
+    given |= {"pretraining": rates_before(runs[0], data, builder), "watch": watch_nothing}
     for run in runs:
         chosen = single(run)
         if chosen.method != "dense":
-            builder = Builder(given | {"sparsity": chosen.sparsity}, modules(recipe.plugins))
-            builder.build("method", {chosen.method: chosen.arguments})
-    builder = Builder(plugins=modules(recipe.plugins))
-    rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
+            filled = replace(builder, given=given | {"sparsity": chosen.sparsity})
+            filled.build("method", {chosen.method: chosen.arguments})
     with torch.device("meta"):
         model = build_model(recipe, data, builder)
     Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
     weights = prunable(model, recipe.include, recipe.exclude)
-    steps = recipe.steps or max(1, round((recipe.epochs or 0) * epoch_length(recipe, data)))
+    steps = sorted({steps_of(run, data) for run in runs})
     total = sum(weight.numel() for weight in weights.values())
     return "\n".join(
         [
-            f"{len(runs)} runs of {steps} steps on {data.name}: {len(recipe.method)} methods, "
+            f"{len(runs)} runs of {', '.join(map(str, steps))} steps on {data.name}: {len(recipe.method)} methods, "
             f"sparsity {', '.join(map(str, recipe.sparsity))}, seeds {', '.join(map(str, recipe.seed))}",
             f"{total} prunable weights of {sum(p.numel() for p in model.parameters())} parameters:",
             *(f"  {name}  {'x'.join(map(str, weight.shape))}" for name, weight in weights.items()),
@@ -73,20 +79,24 @@ def describe(recipe: Recipe) -> str:
 
 
 def rehearse(recipe: Recipe, done: Path | None = None) -> None:
-    """Two steps of every method at every sparsity, so that what a run would refuse is refused at once.
+    """Two steps of every method at every sparsity and length, so that what a run would refuse is refused at once.
 
     Runs with a result under ``done`` are left out. Nothing is written.
     """
     for run in recipe.runs():
         if run.seed == recipe.seed[:1] and not (done and (done / run.name() / "result.json").is_file()):
-            _rehearse_one(run.model_copy(update={"steps": 2, "epochs": None, "compile": False}))
+            _rehearse_one(run)
 
 
 def _rehearse_one(run: Recipe) -> None:
+    short = run.model_copy(update={"steps": STEPS, "epochs": None})
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
     with unsaid, suppress(*DIVERGED):  # which end one run, not a study
-        prepared = prepare(run)
-        prepared.training.run()
+        # cycles need their whole length; what others do late, they do in a short training too
+        prepared = prepare((run if has_cycles(run) else short).model_copy(update={"compile": False}))
+        for step in prepared.training:
+            if step.number == STEPS:
+                break
         if prepared.sparsifier is not None:
             prepared.sparsifier.finalize()
 

@@ -22,12 +22,12 @@ from rich.console import Console
 
 from prunus.display import Display
 from prunus.prepare import on_cpu
-from prunus.recipes import Recipe, parse, single
+from prunus.recipes import Recipe, parse
 from prunus.report import print_table, write_report
 from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, train
 from prunus.storage import alone, write_atomically
 from prunus.tables import RecipeError
-from prunus.timing import dense_twin, throughput
+from prunus.timing import time_runs
 
 Tell = Callable[[str, Progress], None]
 _news: "Queue[tuple[str, Progress]]"  # a worker's: the pool can hand a queue over at its start alone
@@ -70,20 +70,32 @@ def compare(
 
 def _compare(recipe: Recipe, directory: Path, console: Console, workers: int, one: One) -> tuple[Path | None, int]:
     runs = list(recipe.runs())
+    starts = list({before.name(): before for run in runs if (before := run.before())}.values())
     write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
-    write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in runs]}))
-    console.print(f"{len(runs)} runs on {recipe.data}, in {directory}")
+    write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in (*starts, *runs)]}))
+    console.print(f"{len(starts) + len(runs)} runs on {recipe.data}, in {directory}")
     failed: set[str] = set()
-    with Display(console, runs) as display:
-        for outcome in _all(runs, workers, display.tell, one):
-            display.finished(outcome.recipe, outcome.result, outcome.error)
-            failed |= set() if outcome.result else {outcome.recipe.name()}
-    if len(failed) == len(runs):
+    with Display(console, [*starts, *runs]) as display:
+        for stage in (starts, runs):  # those that others begin from come first
+            for outcome in _all(_possible(stage, failed, display), workers, display.tell, one):
+                display.finished(outcome.recipe, outcome.result, outcome.error)
+                failed |= set() if outcome.result else {outcome.recipe.name()}
+    if failed.issuperset(run.name() for run in runs):
         return None, len(failed)
-    _time(recipe, [run for run in runs if run.name() not in failed], directory, console)
+    with console.status("Timing") as status:
+        time_runs([run for run in runs if run.name() not in failed], directory / "timing.json", status.update)
     report = write_report(directory)
     print_table(directory, console)
     return report, len(failed)
+
+
+def _possible(runs: list[Recipe], failed: set[str], display: Display) -> list[Recipe]:
+    """The runs whose dense start has not failed; the others are said to fail with it."""
+    lost = [run for run in runs if (before := run.before()) and before.name() in failed]
+    for run in lost:
+        failed.add(run.name())
+        display.finished(run, None, "the dense run that it begins from has failed")
+    return [run for run in runs if run.name() not in failed]
 
 
 def default_workers(recipe: Recipe) -> int:
@@ -96,6 +108,8 @@ def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Out
         for run, name in [(run, run.name()) for run in runs]:
             _refuse_change(run, name)
             yield one(run, partial(tell, name))
+        return
+    if not runs:
         return
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     news: Queue[tuple[str, Progress]] = spawn.Queue()
@@ -189,25 +203,3 @@ def _pass_on(news: "Queue[tuple[str, Progress]]", tell: Tell) -> None:
             tell(*news.get_nowait())
         except Empty:
             return
-
-
-def _time(recipe: Recipe, runs: list[Recipe], directory: Path, console: Console) -> None:
-    """Measure each method at each sparsity once, and dense under bf16; measurements already there are kept."""
-    path = directory / "timing.json"
-    known = {entry["run"]: entry for entry in json.loads(path.read_text())} if path.is_file() else {}
-    first = [run for run in runs if run.seed == recipe.seed[:1]]
-    baseline = dense_twin(runs[0].model_copy(update={"seed": recipe.seed[:1]}))
-    chosen = [run for run in first if single(run).method != "dense"]
-    if baseline.precision == "32-true":
-        chosen.insert(0, baseline.model_copy(update={"precision": "bf16-mixed"}))
-    with console.status("Timing") as status:
-        for number, run in enumerate(chosen, 1):
-            status.update(f"Timing training against dense, {number} of {len(chosen)}: {single(run).method}")
-            if run.name() not in known:
-                try:
-                    known[run.name()] = throughput(run, baseline)
-                except DIVERGED:
-                    continue  # it trained to the end here and not there; the report has no figure for it
-                write_atomically(path, json.dumps(list(known.values()), indent=1))
-    timed = [known[run.name()] for run in chosen if run.name() in known]
-    write_atomically(path, json.dumps(timed, indent=1))

@@ -63,7 +63,10 @@ class Display:
 def label(recipe: Recipe) -> str:
     """A run in words."""
     run = single(recipe)
-    return f"{run.method:<10} sparsity {run.sparsity:<5g} seed {run.seed}"
+    arguments = ", ".join(f"{name}={value}" for name, value in run.arguments.items())
+    method = f"{run.method}({arguments})" if arguments else run.method
+    length = f"{recipe.epochs[0]:g} epochs" if recipe.epochs else f"{recipe.steps} steps"
+    return f"{method:<10} sparsity {run.sparsity:<5g} {length}, seed {run.seed}"
 
 
 def _line(recipe: Recipe, result: dict[str, Any] | None, error: str) -> str:

@@ -144,8 +144,9 @@ def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     training = model.training
-    model.train()
+    model.eval()  # dropout must not thin what the statistics are taken of
     for norm in norms:
+        norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
     for inputs, _ in batches:

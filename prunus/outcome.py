@@ -10,11 +10,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from prunus import __version__
+from prunus.carriers import Retrained
 from prunus.evaluation import LayerCost, dense_bytes, layer_costs, theoretical_speedup
 from prunus.masks import prunable
 from prunus.prepare import Prepared
 from prunus.recipes import Recipe, single
 from prunus.sparsifier import Sparsifier
+
+POINTS = 200  # of the curve of learning rates
 
 
 def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any]:
@@ -29,19 +32,22 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
     dropped = sum(cost.weights - cost.kept for cost in costs)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     speedup = theoretical_speedup(every_layer)
+    steps, examples = prepared.training.steps, recipe.batch_size * recipe.accumulate
+    dense_gradients = prepared.sparsifier.method.dense_gradients(steps) if prepared.sparsifier else steps
+    validation = prepared.quality(prepared.validation)
     return {
-        "format": "prunus-result/2",
+        "format": "prunus-result/3",
         "method": run.method,
         "arguments": run.arguments,
         "sparsity": run.sparsity,
         "seed": run.seed,
         "data": prepared.data.name,
         "model": recipe.model if isinstance(recipe.model, str) else next(iter(recipe.model)),
-        "steps": prepared.training.steps,
-        "epochs": prepared.training.steps / prepared.epoch_steps,
+        "steps": steps,
+        "epochs": steps / prepared.epoch_steps,
         "batch_size": recipe.batch_size,
         "test": asdict(prepared.quality(prepared.test)),
-        "validation": asdict(prepared.quality(prepared.validation)),
+        "validation": asdict(validation),
         "realised_sparsity": dropped / sum(cost.weights for cost in costs),
         "layers": [_layer(cost) for cost in costs],
         "collapsed": [cost.name for cost in costs if cost.kept <= 1 < cost.weights],
@@ -55,11 +61,37 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
         "training_bytes": training_bytes(model, prepared.training.optimizer, prepared.sparsifier),
         "peak_bytes": peak_bytes(prepared.device),
         "extra_forward_backward": prepared.evidence.passes,
+        "training_macs": prepared.operations.training(examples, dense_gradients, prepared.evidence.passes),
+        "training_macs_dense": prepared.operations.dense(examples),
+        "cycles": _cycles(prepared.sparsifier, validation.accuracy),
+        "learning_rates": learning_rates(prepared),
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),
         "device": str(prepared.device),
         "precision": recipe.precision,
     }
+
+
+def learning_rates(prepared: Prepared) -> list[tuple[int, float]]:
+    """(step, rate) of at most `POINTS` steps of the run, the first and the last among them."""
+    training, sparsifier = prepared.training, prepared.sparsifier
+    chosen = sorted({round(point * (training.steps - 1) / (POINTS - 1)) for point in range(POINTS)})
+    if sparsifier is not None and isinstance(sparsifier.method, Retrained):  # which sets the rates itself
+        return [(step, sparsifier.method.rate(step)) for step in chosen]
+    assert training.learning_rate is not None
+    return [(step, training.learning_rate(step / training.steps)) for step in chosen]
+
+
+def _cycles(sparsifier: Sparsifier | None, accuracy: float) -> list[dict[str, Any]]:
+    """The cycles of a run that had any; the last ended with ``accuracy``, each other where the next was measured."""
+    if sparsifier is None or not isinstance(sparsifier.method, Retrained):
+        return []
+    cycles = sparsifier.method.record
+    ends = [*(cycle.measured["trained"] for cycle in cycles[1:]), accuracy]
+    return [
+        asdict(cycle) | {"measured": cycle.measured | {"retrained": end}}
+        for cycle, end in zip(cycles, ends, strict=True)
+    ]
 
 
 def training_bytes(model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier | None) -> dict[str, int]:

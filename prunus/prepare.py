@@ -5,7 +5,9 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from inspect import signature
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +15,20 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
+from prunus.carriers.retrained import watch_nothing
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
-from prunus.evaluation import Quality, evaluate
-from prunus.recipes import Recipe, modules, single
+from prunus.evaluation import Quality, evaluate, layer_costs
+from prunus.masks import prunable
+from prunus.operations import Operations
+from prunus.plugins import modules
+from prunus.recipes import Recipe, single, start_file
+from prunus.retraining import Pretraining
+from prunus.schedules import Schedule
 from prunus.sparsifier import Sparsifier, sparsify
-from prunus.start import begin_
+from prunus.start import begin_, trained_by
 from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
+from prunus.watch import AroundPruning
 
 EVALUATION_BATCH = 1000
 
@@ -51,6 +60,8 @@ class Prepared:
     validation: Images
     test: Images
     evidence: Evidence
+    around: AroundPruning
+    operations: Operations
     epoch_steps: float
     device: torch.device
 
@@ -60,23 +71,20 @@ class Prepared:
         return evaluate(self.training.model, batches, self.data.classes)
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Data, model, method and loop of a run, on its device, ready for the first step."""
+def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False) -> Prepared:
+    """Data, model, method and loop of a run, on its device, ready for the first step.
+
+    ``start`` is the file of the dense run that the recipe's start describes; without it the weights are those of
+    initialisation. ``watched`` prunings are measured on the validation images, which takes time.
+    """
     run = single(recipe)
     fabric = _fabric(recipe)
     data = load_data(recipe)
-    train, validation = split(data.train, recipe.validation, recipe.split_seed)
-    if not len(train) or not len(validation):
-        raise RecipeError(
-            f"validation: must leave images on both sides of the split, got {recipe.validation} of {len(data.train)}, "
-            f"which leaves {len(train)} to train on and {len(validation)} to validate; 0.1 is usual"
-        )
+    train, validation = _split(recipe, data)
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
     fresh = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    evidence = Evidence(fresh, recipe.signal_batches)
-    given = {"batches": evidence, "loss": loss, "input_shape": data.input_shape, "sparsity": run.sparsity}
-    builder = Builder(given, modules(recipe.plugins))
+    builder = Builder(plugins=modules(recipe.plugins))
 
     torch.manual_seed(run.seed)  # the same initial weights for every method
     random.seed(run.seed)  # for plug-ins, as NumPy's
@@ -84,14 +92,27 @@ def prepare(recipe: Recipe) -> Prepared:
     model = build_model(recipe, data, builder).to(fabric.device)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    start = begin_(model, recipe, run) if recipe.start else None
+    operations = _operations(model, recipe, data)
+    file = start_file(recipe.start) if isinstance(recipe.start, str) else start
+    masks = begin_(model, recipe, run, file) if file else None
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
-    epoch_steps = epoch_length(recipe, data)
-    steps = recipe.steps or max(1, round((recipe.epochs or 0) * epoch_steps))
+    steps = steps_of(recipe, data)
+    held_out = partial(evaluation_batches, validation, EVALUATION_BATCH, data)
+    around = AroundPruning(model, data.classes, held_out, fresh, recipe.recalibrate, fabric.autocast)
+    evidence = Evidence(fresh, recipe.signal_batches)
     sparsifier = None
     if run.method != "dense":
-        method = builder.build("method", {run.method: run.arguments})
+        given = {
+            "batches": evidence,
+            "loss": loss,
+            "input_shape": data.input_shape,
+            "sparsity": run.sparsity,
+            "pretraining": rates_before(recipe, data, builder),
+            "peak": max(rate(step / steps) for step in range(steps)),
+            "watch": around if watched else watch_nothing,
+        }
+        method = replace(builder, given=given).build("method", {run.method: run.arguments})
         sparsifier = sparsify(
             model,
             optimizer,
@@ -100,10 +121,11 @@ def prepare(recipe: Recipe) -> Prepared:
             include=recipe.include,
             exclude=recipe.exclude,
             seed=run.seed,
-            start=start,
+            start=masks,
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
+    around.model = wrapped
     stream = fresh()
     training = Training(
         wrapped,
@@ -126,9 +148,56 @@ def prepare(recipe: Recipe) -> Prepared:
         validation,
         test,
         evidence,
-        epoch_steps,
+        around,
+        operations,
+        epoch_length(recipe, data),
         fabric.device,
     )
+
+
+def rates_before(recipe: Recipe, data: Data, builder: Builder) -> Pretraining | Schedule | None:
+    """How the network was trained that the run begins from; without a start, the schedule of the run itself.
+
+    None for a start that does not say: a file of weights alone, or a run whose method set its own rates.
+    """
+    before, steps = recipe.before(), 0
+    if before is None and recipe.start is None:
+        schedule: Schedule = builder.build("schedule", recipe.learning_rate, "learning_rate")
+        return schedule
+    if before is not None:
+        steps = steps_of(before, data)
+    elif isinstance(recipe.start, str):
+        before, steps = trained_by(start_file(recipe.start))
+    if before is None or has_cycles(before):
+        return None
+    return Pretraining.of(builder.build("schedule", before.learning_rate, "start.learning_rate"), steps)
+
+
+def has_cycles(run: Recipe) -> bool:
+    """Whether the run's method prunes once a cycle and sets its own learning rates."""
+    chosen = single(run)
+    return (
+        chosen.method != "dense"
+        and "cycles" in signature(Builder(plugins=modules(run.plugins)).entry("method", chosen.method)).parameters
+    )
+
+
+def _operations(model: nn.Module, recipe: Recipe, data: Data) -> Operations:
+    first = next(model.parameters())
+    example = torch.zeros(1, *data.input_shape, device=first.device, dtype=first.dtype)
+    costs = {cost.name: cost.macs for cost in layer_costs(model, prunable(model), example)}
+    chosen = prunable(model, recipe.include, recipe.exclude)
+    return Operations(sum(costs.values()), {name: costs.get(name, 0) for name in chosen})
+
+
+def _split(recipe: Recipe, data: Data) -> tuple[Images, Images]:
+    train, validation = split(data.train, recipe.validation, recipe.split_seed)
+    if not len(train) or not len(validation):
+        raise RecipeError(
+            f"validation: must leave images on both sides of the split, got {recipe.validation} of {len(data.train)}, "
+            f"which leaves {len(train)} to train on and {len(validation)} to validate; 0.1 is usual"
+        )
+    return train, validation
 
 
 def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
@@ -168,6 +237,11 @@ def load_data(recipe: Recipe) -> Data:
         raise unknown("data set", recipe.data, list(DATA))
     data: Data = load(recipe.data) if make is None else make()
     return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
+
+
+def steps_of(recipe: Recipe, data: Data) -> int:
+    """The optimizer steps of a run."""
+    return recipe.steps or max(1, round((recipe.epochs or (0.0,))[0] * epoch_length(recipe, data)))
 
 
 def epoch_length(recipe: Recipe, data: Data) -> float:

@@ -2,44 +2,33 @@
 
 import hashlib
 import json
-import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib import import_module
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prunus.data import npz_file
 from prunus.tables import RecipeError, canonical, only, unknown
+from prunus.variants import variants
+from prunus.yaml_text import parsed
 
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are Python's: ``1e-3`` is one, and ``2:4`` is text, not 124 to base 60."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [
-            ("tag:yaml.org,2002:str", re.compile(r"\d+:\d+$")),
-            ("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")),
-            *resolvers,
-        ]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+# What may be otherwise in the dense run that others begin from; the data, the model and the seed are theirs.
+OF_START = ("epochs", "steps", "optimizer", "learning_rate", "batch_size", "accumulate", "clip", "label_smoothing")
 
 
 class Recipe(BaseModel):
     """A study: every method at every sparsity with every seed, all else equal. A run is one of each.
 
-    Lengths: ``epochs`` of the training images (after validation is set aside) or ``steps`` of the optimizer. Parts are
-    names or constructor calls; ``learning_rate`` is a number or a schedule of absolute rates over progress. ``start``
-    is the directory of a finished run, or a file of weights, that training begins from.
+    Lengths: ``epochs`` of the training images (after validation is set aside) or ``steps`` of the optimizer; of several
+    ``epochs`` each is a run. Parts are names or constructor calls; ``learning_rate`` is a number or a schedule of
+    absolute rates over progress. ``start`` is the directory of a finished run, or a file of weights, that training
+    begins from; or what differs from this recipe in a dense run that is made first.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,7 +38,7 @@ class Recipe(BaseModel):
     method: dict[str, dict[str, Any]] = Field(min_length=1)
     sparsity: tuple[float, ...] = Field(default=(0.9,), min_length=1)
     seed: tuple[int, ...] = Field(default=(0,), min_length=1)
-    epochs: float | None = Field(default=None, gt=0)
+    epochs: tuple[float, ...] | None = Field(default=None, min_length=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=128, ge=1)
     optimizer: str | dict[str, dict[str, Any] | None] = "sgd"
@@ -68,18 +57,20 @@ class Recipe(BaseModel):
     augmentation: Literal["none", "crop-flip"] | None = None
     evaluations: int = Field(default=20, ge=1)
     signal_batches: int = Field(default=10, ge=1)
-    start: str | None = None
+    recalibrate: int = Field(default=0, ge=0)
+    start: str | dict[str, Any] | None = None
     plugins: tuple[str, ...] = ()
+    search: dict[str, Any] | None = None
 
     @field_validator("method", mode="before")
     @classmethod
     def _methods_by_name(cls, value: object) -> object:
         return _methods(value)
 
-    @field_validator("sparsity", "seed", mode="before")
+    @field_validator("sparsity", "seed", "epochs", mode="before")
     @classmethod
     def _one_or_many(cls, value: object) -> object:
-        return value if isinstance(value, list | tuple) else (value,)
+        return value if isinstance(value, list | tuple) or value is None else (value,)
 
     @field_validator("include", "exclude", "plugins", mode="before")
     @classmethod
@@ -102,19 +93,61 @@ class Recipe(BaseModel):
                 raise ValueError(f"must be in [0, 2**32), got {seed}")
         return value
 
-    @field_validator("sparsity", "seed")
+    @field_validator("epochs")
     @classmethod
-    def _each_once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(value)) < len(value):
+    def _lengths(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        for epochs in value or ():
+            if not 0.0 < epochs < float("inf"):
+                raise ValueError(f"must be greater than 0, got {epochs}")
+        return value
+
+    @field_validator("start")
+    @classmethod
+    def _dense_start(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
+        if isinstance(value, dict):
+            for key in value:
+                if key not in OF_START:
+                    raise RecipeError(f"start: {unknown('key', key, list(OF_START))}")
+            if "epochs" not in value and "steps" not in value:
+                raise RecipeError("start needs the length of the dense run, epochs or steps; such as start.epochs=10")
+        return value
+
+    @field_validator("sparsity", "seed", "epochs")
+    @classmethod
+    def _each_once(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and len(set(value)) < len(value):
             raise ValueError(f"must hold each value once, got {', '.join(map(str, value))}; drop the second")
         return value
 
     def runs(self) -> Iterator["Recipe"]:
-        """One recipe for each method, sparsity and seed; ``dense`` once a seed, at sparsity 0."""
-        for (name, arguments), seed in product(self.method.items(), self.seed):
+        """One recipe for each method, its arguments, sparsity, length and seed; ``dense`` at sparsity 0 alone."""
+        lengths = [(epochs,) for epochs in self.epochs] if self.epochs else [None]
+        for (name, arguments), seed, length in product(self.method.items(), self.seed, lengths):
             for sparsity in (0.0,) if name == "dense" else self.sparsity:
-                chosen = {"method": {name: _at(arguments, sparsity)}, "sparsity": (sparsity,), "seed": (seed,)}
-                yield self.model_copy(update=chosen)
+                for chosen in variants(arguments, sparsity):
+                    one = {
+                        "method": {name: chosen},
+                        "sparsity": (sparsity,),
+                        "seed": (seed,),
+                        "epochs": length,
+                        "search": None,
+                    }
+                    yield self.model_copy(update=one)
+
+    def before(self) -> "Recipe | None":
+        """The dense run that a run of this recipe begins from, where ``start`` says what it differs in."""
+        if not isinstance(self.start, dict):
+            return None
+        dense = {
+            "method": "dense",
+            "sparsity": 0.0,
+            "epochs": None,
+            "steps": None,
+            "recalibrate": 0,
+            "start": None,
+            "search": None,
+        }
+        return parse(self.resolved() | dense | self.start)
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain values, defaults included."""
@@ -124,7 +157,7 @@ class Recipe(BaseModel):
     def name(self) -> str:
         """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
         named = self.resolved()
-        if self.start:
+        if isinstance(self.start, str):
             named["start"] = _content(start_file(self.start))
         files = [Path(name) for name in self.plugins if name.endswith(".py")]
         if self.data.endswith(".npz"):
@@ -166,10 +199,10 @@ class Single:
 
 def single(recipe: Recipe) -> Single:
     """What the recipe of one run holds. Raises RecipeError for a study of several runs."""
-    if len(list(recipe.runs())) != 1:
+    if (runs := len(list(recipe.runs()))) != 1:
         raise RecipeError(
-            f"train runs one method, sparsity and seed, the recipe has {len(recipe.method)} x {len(recipe.sparsity)} x "
-            f"{len(recipe.seed)}; use compare, or choose, such as method=gmp sparsity=0.9 seed=0"
+            f"train runs one method, sparsity, seed and length, the recipe stands for {runs} runs; use compare, or "
+            "choose, such as method=gmp sparsity=0.9 seed=0"
         )
     ((name, arguments),) = recipe.method.items()
     return Single(name, arguments, 0.0 if name == "dense" else recipe.sparsity[0], recipe.seed[0])
@@ -182,7 +215,7 @@ def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     """
     if not path.is_file():
         raise RecipeError(f"expected a recipe file, found none at {path}")
-    values = _yaml(path.read_text(), str(path))
+    values = parsed(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(values).__name__}")
     values["plugins"] = [*_listed(values.get("plugins")), *plugins]
@@ -206,31 +239,6 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     if (recipe.epochs is None) == (recipe.steps is None):
         raise RecipeError("a recipe needs a length, epochs or steps, and only one; such as epochs: 10")
     return recipe
-
-
-def modules(names: Sequence[str]) -> tuple[Any, ...]:
-    """The plug-in modules by name, or by path where the name ends in .py."""
-    return tuple(_module(name) for name in names)
-
-
-def _module(name: str) -> Any:
-    try:
-        if not name.endswith(".py"):
-            if (here := str(Path.cwd())) not in sys.path:
-                sys.path.insert(0, here)  # as `python -m` does; an installed command does not
-            return import_module(name)
-        from importlib.util import module_from_spec, spec_from_file_location
-
-        spec = spec_from_file_location(f"plugin:{Path(name).stem}", name)
-        assert spec is not None
-        assert spec.loader is not None
-        module = sys.modules[spec.name] = module_from_spec(spec)  # where dataclasses look their module up
-        spec.loader.exec_module(module)
-    except (ModuleNotFoundError, FileNotFoundError) as error:
-        raise RecipeError(
-            f"plugin {name!r} cannot be imported ({error}); give a module or the path of a .py file"
-        ) from None
-    return module
 
 
 def _listed(value: Any) -> list[Any]:
@@ -268,29 +276,8 @@ def _override(values: dict[str, Any], text: str) -> None:
             raise RecipeError(f"override {text!r}: {key} is {at[key]!r}, not a call with arguments; set it whole")
         at = at[key]
     # a glob may begin with *, which in YAML is an alias: of nothing, in a single value
-    parsed = value if value.startswith("*") else _yaml(value, f"override {text!r}")
-    at[last] = _methods(parsed) if path == "method" else parsed
-
-
-def _yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
-
-
-def _at(arguments: Mapping[str, Any], sparsity: float) -> dict[str, Any]:
-    """The arguments at one sparsity: ``{by_sparsity: {0.9: -2.2, 0.95: -1.8}}`` stands for one value each."""
-    chosen = dict(arguments)
-    for name, value in arguments.items():
-        if isinstance(value, Mapping) and set(value) == {"by_sparsity"}:
-            if not isinstance(value["by_sparsity"], Mapping):
-                raise RecipeError(f"{name}.by_sparsity must map sparsities to values, got {value['by_sparsity']!r}")
-            choices = {float(key): choice for key, choice in value["by_sparsity"].items()}
-            if sparsity not in choices:
-                raise RecipeError(f"{name}.by_sparsity holds {', '.join(map(str, choices))}, sparsity is {sparsity}")
-            chosen[name] = choices[sparsity]
-    return chosen
+    read = value if value.startswith("*") else parsed(value, f"override {text!r}")
+    at[last] = _methods(read) if path == "method" else read
 
 
 def _first(error: ValidationError) -> str:

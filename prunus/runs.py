@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -83,8 +83,9 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     for left in home.rglob("*.partial"):  # by a process that was killed while it wrote
         left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
+    before = _dense_start(recipe, home.parent, tell, checkpoint_every, log)
     with warnings.catch_warnings(action="ignore", category=CollapseWarning):  # the result names collapsed layers
-        prepared = prepare(recipe)
+        prepared = prepare(recipe, start=home.parent / before["run"] / WEIGHTS if before else None, watched=True)
         forget_peak_(prepared.device)
         with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
             also.hyperparameters(recipe.resolved())
@@ -92,6 +93,7 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
             loop.resume_()
             loop.run_()
     result = outcome(recipe, prepared, loop.seconds)
+    result |= {"pretraining": before, "recalibration": loop.recalibration}
     origin = provenance(recipe, prepared.data, result["realised_sparsity"])
     weights = home / WEIGHTS
     save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
@@ -99,6 +101,17 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     if prepared.sparsifier is not None:
         save_masks(home, prepared.sparsifier.masks)
     write_atomically(home / "result.json", json.dumps(result, indent=1))
+
+
+def _dense_start(
+    recipe: Recipe, directory: Path, tell: Tell, checkpoint_every: float, log: Sequence[str]
+) -> dict[str, Any] | None:
+    """The dense run that ``recipe`` begins from, trained beside it unless it is there already; None for none."""
+    before = recipe.before()
+    if before is None:
+        return None
+    result = train(before, directory, tell, checkpoint_every=checkpoint_every, log=log)
+    return {"run": before.name()} | {key: result[key] for key in ("epochs", "steps", "train_seconds")}
 
 
 @dataclass
@@ -114,6 +127,7 @@ class Loop:
     checkpoint_every: float
     seconds: float = 0.0  # of training alone
     accuracy: float = float("nan")
+    recalibration: dict[str, float] | None = None
     _due: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,12 +143,15 @@ class Loop:
         if state is not None:
             checkpoints.restore_(self.prepared, state)
             self.seconds, self.accuracy = state["seconds"], state["accuracy"]
+            self.prepared.operations = replace(self.prepared.operations, **state["operations"])
             self._note(f"resumed after step {self.prepared.training.taken}")
 
     def run_(self) -> None:
         """All steps that are left."""
         training = self.prepared.training
         interval = max(1, training.steps // self.recipe.evaluations)
+        if training.taken == 0:
+            self._count(0)
         began = time.perf_counter()
         for step in training:
             evaluated = step.number % interval == 0 or step.number == training.steps
@@ -151,8 +168,11 @@ class Loop:
 
     def _evaluate(self, step: Step, loss: float) -> None:
         sparsifier = self.prepared.sparsifier
-        if step.number == self.prepared.training.steps and sparsifier is not None:
-            sparsifier.finalize()
+        self._count(step.number)
+        if step.number == self.prepared.training.steps:
+            if sparsifier is not None:
+                sparsifier.finalize()
+            self._recalibrate()
         quality = self.prepared.quality(self.prepared.validation)
         self.accuracy = quality.accuracy
         line = {
@@ -169,11 +189,24 @@ class Loop:
         self.log(line, step.number)
         self._note("")
 
+    def _count(self, number: int) -> None:
+        sparsifier = self.prepared.sparsifier
+        self.prepared.operations.count_(sparsifier.masks if sparsifier else {}, number)
+
+    def _recalibrate(self) -> None:
+        if self.recipe.recalibrate:
+            around = self.prepared.around
+            before = around.accuracy()
+            around.recalibrate_()
+            batches = self.recipe.recalibrate
+            self.recalibration = {"batches": batches, "before": before, "after": around.accuracy()}
+
     def _checkpoint(self, number: int) -> None:
         began = time.monotonic()
         os.fsync(self.metrics.fileno())  # what the checkpoint says was logged must be there
         state = checkpoints.snapshot(self.prepared)
         state |= {"logged": os.fstat(self.metrics.fileno()).st_size, "seconds": self.seconds, "accuracy": self.accuracy}
+        state["operations"] = self.prepared.operations.state_dict()
         checkpoints.save(self.folder, number, state)
         now = time.monotonic()
         self._due = now + max(self.checkpoint_every, (now - began) / CHECKPOINT_SHARE if self.checkpoint_every else 0.0)

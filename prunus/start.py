@@ -1,5 +1,6 @@
 """Beginning a run from the network that another one left."""
 
+import json
 from pathlib import Path
 
 import torch
@@ -7,18 +8,24 @@ from torch import nn
 
 from prunus.masks import Masks, Weights, pack, prunable, sparsity_of, unpack
 from prunus.packing import save_dense
-from prunus.recipes import Recipe, Single, start_file
+from prunus.recipes import Recipe, Single, parse
 from prunus.state_file import read_state
 from prunus.tables import RecipeError
 from prunus.updates import START_TOLERANCE
+from prunus.yaml_text import parsed
 
 WEIGHTS, MASKS = "model.safetensors", "masks.safetensors"  # of a run, in its directory
 
 
-def begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
-    """Load the recipe's start into ``model``; the masks of what it has left, None where it is dense."""
-    path = start_file(recipe.start or "")
+def begin_(model: nn.Module, recipe: Recipe, run: Single, path: Path) -> Masks | None:
+    """Load the weights at ``path`` into ``model``; the masks of what it has left, None where it is dense.
+
+    Raises RecipeError for weights of another model, that are not finite, or sparser than the run is to end.
+    """
     state, _ = read_state(path)
+    for name, tensor in state.items():
+        if not bool(tensor.isfinite().all()):
+            raise RecipeError(f"start {path} must hold finite weights, {name} has NaN or infinity; take an earlier one")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
@@ -33,6 +40,14 @@ def begin_(model: nn.Module, recipe: Recipe, run: Single) -> Masks | None:
             f"dropped is gone; ask for at least {sparsity:.4g}, or start from dense weights"
         )
     return masks
+
+
+def trained_by(path: Path) -> tuple[Recipe | None, int]:
+    """The recipe and the steps of the run that wrote the weights at ``path``; None where no finished run did."""
+    recipe, result = path.with_name("recipe.yaml"), path.with_name("result.json")
+    if path.name != WEIGHTS or not (recipe.is_file() and result.is_file()):
+        return None, 0
+    return parse(parsed(recipe.read_text(), str(recipe))), int(json.loads(result.read_text())["steps"])
 
 
 def save_masks(home: Path, masks: Masks) -> None:

@@ -140,6 +140,8 @@ class Builder:
             raise RecipeError(f"{where}: {error}") from error
 
     def _value(self, annotation: Any, value: Any, where: str) -> Any:
+        if isinstance(value, str) and str in get_args(annotation):  # a name that the part itself understands
+            return value
         for part, kind in _PARTS.items():
             if value is not None and (
                 annotation == part or part in get_args(annotation) or _is_signal(annotation, kind)

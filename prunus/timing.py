@@ -1,18 +1,53 @@
 """What sparse training costs: throughput against dense, in alternating blocks of one process."""
 
+import json
 import statistics
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from prunus.allocation import CollapseWarning
-from prunus.prepare import prepare
+from prunus.prepare import has_cycles, prepare
 from prunus.recipes import Recipe, single
+from prunus.runs import DIVERGED
+from prunus.storage import write_atomically
 from prunus.training import Step
 
 BLOCKS = 10  # pairs of dense and sparse blocks
 BLOCK_SECONDS = 0.15  # of dense training in a block, unless the training is shorter
+
+
+def time_runs(runs: Sequence[Recipe], path: Path, say: Callable[[str], None]) -> None:
+    """Measure the ``runs`` of a study against dense, into the file at ``path``; what is measured there is kept.
+
+    One of each kind: seeds, lengths and the learning rates of cycles leave the speed of a step as it is. Dense is
+    measured under bf16 too.
+    """
+    known = {entry["run"]: entry for entry in json.loads(path.read_text())} if path.is_file() else {}
+    first = {_kind(run): run for run in reversed(runs)}
+    baseline = dense_twin(runs[0])
+    chosen = [run for run in reversed(first.values()) if single(run).method != "dense"]
+    if baseline.precision == "32-true":
+        chosen.insert(0, baseline.model_copy(update={"precision": "bf16-mixed"}))
+    for number, run in enumerate(chosen, 1):
+        say(f"Timing training against dense, {number} of {len(chosen)}: {single(run).method}")
+        if run.name() not in known:
+            with suppress(*DIVERGED):  # it trained to the end here and not there; the report has no figure for it
+                known[run.name()] = throughput(run, baseline)
+                write_atomically(path, json.dumps(list(known.values()), indent=1))
+    timed = [known[run.name()] for run in chosen if run.name() in known]
+    alike = [(run, first[_kind(run)].name()) for run in runs if run.seed == runs[0].seed]
+    timed += [known[name] | {"run": run.name()} for run, name in alike if name in known and run.name() != name]
+    write_atomically(path, json.dumps(timed, indent=1))
+
+
+def _kind(run: Recipe) -> str:
+    chosen = single(run)
+    arguments = {name: value for name, value in chosen.arguments.items() if name != "schedule" or not has_cycles(run)}
+    return json.dumps([chosen.method, chosen.sparsity, arguments], sort_keys=True)
 
 
 def dense_twin(recipe: Recipe) -> Recipe:

@@ -65,14 +65,14 @@ class Training:
         clipping = self.optimizer.register_step_pre_hook(self._clip_) if self.clip is not None else None
         try:
             while self.taken < self.steps:
-                rate = self._set_rate_(ratios)
+                self._set_rate_(ratios)
                 loss = self._step_(batches)
                 self.taken += 1
                 self._seen = loss if self._seen is None else self._seen + loss  # stays non-finite once it was
                 if self.taken % self.check_every == 0 or self.taken == self.steps:
                     self._check(self._seen)
                     self._seen = None
-                yield Step(self.taken, loss, rate)
+                yield Step(self.taken, loss, float(self.optimizer.param_groups[0]["lr"]))  # a method may have set it
         finally:
             if clipping is not None:
                 clipping.remove()
@@ -112,13 +112,11 @@ class Training:
         self._rates = self._rates or [group["lr"] for group in self.optimizer.param_groups]
         return [rate / self._rates[0] if self._rates[0] else 1.0 for rate in self._rates]
 
-    def _set_rate_(self, ratios: list[float]) -> float:
-        groups = self.optimizer.param_groups
+    def _set_rate_(self, ratios: list[float]) -> None:
         if self.learning_rate is not None:
             rate = self.learning_rate(self.taken / self.steps)
-            for group, ratio in zip(groups, ratios, strict=True):
+            for group, ratio in zip(self.optimizer.param_groups, ratios, strict=True):
                 group["lr"] = rate * ratio
-        return float(groups[0]["lr"])
 
     def _clip_(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

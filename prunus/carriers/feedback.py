@@ -54,6 +54,10 @@ class Feedback:
         """Update masks by the dense weights if due."""
         self._advance_(clock, gradients=False)
 
+    def dense_gradients(self, steps: int) -> int:
+        """All with ``straight_through``, else none."""
+        return steps if self.straight_through else 0
+
     def finalize(self) -> None:
         """Make the masked weights the plain parameters."""
         self.finalize_copy(self._evolution.site.model)

@@ -80,6 +80,10 @@ class Parametrized:
             for name, part in self._parts.items():
                 part.advance_(self._site.weights[name], clock / self._site.steps)
 
+    def dense_gradients(self, steps: int) -> int:
+        """All: a dropped weight is still judged."""
+        return steps
+
     def finalize(self) -> None:
         """Make the weights in use the plain parameters; the thresholds stay in the optimizer without a gradient."""
         self._final = self.masks  # the weights in use, once plain, would answer differently

@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
@@ -43,10 +42,6 @@ class Cycle:
     drop: float
     peak: float = 0.0
     measured: dict[str, float] = field(default_factory=dict)
-
-    def plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return asdict(self)
 
 
 @dataclass(eq=False)
@@ -110,9 +105,18 @@ class Retrained:
 
     def before_step(self, clock: int) -> None:
         """Set the learning rate of the step."""
-        rate = self._rate(clock)
+        rate = self.rate(clock)
         for group, ratio in zip(self._evolution.site.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = rate * ratio
+
+    def rate(self, clock: int) -> float:
+        """The learning rate of the step after ``clock`` steps, of the first parameter group; so far as pruned."""
+        place = sum(cycle.step <= clock for cycle in self.record) - 1
+        if place < 0:
+            assert self._history is not None
+            return self._history.rates[clock]
+        cycle = self.record[place]
+        return self._schedules[place]((clock - cycle.step) / cycle.length)
 
     def edit_gradients(self) -> None:
         """Zero the gradients off the masks."""
@@ -122,6 +126,10 @@ class Retrained:
         """Zero the weights off the masks; prune when a cycle begins."""
         project_(self._evolution.site.weights, self.masks)
         self._advance_(clock)
+
+    def dense_gradients(self, steps: int) -> int:
+        """None: what is dropped stays dropped."""
+        return 0
 
     def finalize(self) -> None:
         """Nothing is left to do: the weights are plain parameters with zeros in place."""
@@ -189,13 +197,6 @@ class Retrained:
         self._schedules.append(schedule)
         self.record.append(Cycle(start, length, sparsity, self._plan.fraction, drop, peak))
         return self.record[-1]
-
-    def _rate(self, clock: int) -> float:
-        if not self.record:
-            assert self._history is not None
-            return self._history.rates[clock]
-        cycle = self.record[-1]
-        return self._schedules[-1]((clock - cycle.step) / cycle.length)
 
 
 def _flat(cycle: Cycle) -> list[tuple[str, float]]:

@@ -58,6 +58,9 @@ class Carrier(Protocol):
     def after_step(self, clock: int) -> None:
         """Step number ``clock`` has been taken: restore what the method promises, decide what needs no gradient."""
 
+    def dense_gradients(self, steps: int) -> int:
+        """In how many of ``steps`` steps the gradients of dropped weights are needed: for the count of operations."""
+
     def finalize(self) -> None:
         """Leave plain parameters with zeros in place."""
 

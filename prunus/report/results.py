@@ -9,7 +9,7 @@ import pandas as pd
 
 from prunus.report import rows
 
-FORMATS = ("prunus-result/1", "prunus-result/2")  # the first has no bins of confidence and no memory
+FORMATS = ("prunus-result/1", "prunus-result/2", "prunus-result/3")  # the first has no bins of confidence and no memory
 
 
 @dataclass(frozen=True, eq=False)
