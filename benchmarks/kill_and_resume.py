@@ -42,7 +42,7 @@ def recipe(method: str) -> Recipe:
         "data": "digits",
         "model": "small",
         "plugins": [__file__],
-        "method": method,
+        "method": {method: {"dense": 0.5, "cycles": 2} if method == "imp" else {}},
         "steps": 40,
         "batch_size": 32,
         "accumulate": 2,

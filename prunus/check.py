@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
-from prunus.carriers.retrained import watch_nothing
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.masks import prunable
@@ -56,7 +55,7 @@ def describe(recipe: Recipe) -> str:
     builder = Builder(plugins=modules(recipe.plugins))
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape, "peak": rate(0.0)}
-    given |= {"pretraining": rates_before(runs[0], data, builder), "watch": watch_nothing}
+    given |= {"pretraining": rates_before(runs[0], data, builder), "watch": None}
     for run in runs:
         chosen = single(run)
         if chosen.method != "dense":

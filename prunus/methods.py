@@ -12,7 +12,7 @@ from prunus.allocation import Allocation, erk, global_, uniform
 from prunus.cadence import Every, Once
 from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized, Rates, Retrained
 from prunus.carriers.edits import DecaySmallest, KeepSalient
-from prunus.carriers.retrained import Watch, watch_nothing
+from prunus.carriers.retrained import Watch
 from prunus.criteria import Criterion, magnitude, preservation, random, saliency
 from prunus.masks import check_sparsity
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
@@ -46,7 +46,7 @@ def imp(
     allocation: Allocation = global_,
     signal: Signal | None = None,
     over: Over = "all",
-    watch: Watch = watch_nothing,
+    watch: Watch | None = None,
 ) -> Retrained:
     """Iterative magnitude pruning (Han et al. 2015): ``cycles`` times prune a trained network and retrain it.
 
@@ -66,7 +66,7 @@ def bimp(
     peak: float | None = None,
     allocation: Allocation = global_,
     over: Over = "all",
-    watch: Watch = watch_nothing,
+    watch: Watch | None = None,
 ) -> Retrained:
     """Budgeted IMP (Zimmer et al. 2023): a dense phase, then cycles of pruning and retraining, inside one budget.
 

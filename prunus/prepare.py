@@ -15,7 +15,6 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
-from prunus.carriers.retrained import watch_nothing
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
@@ -110,7 +109,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
             "sparsity": run.sparsity,
             "pretraining": rates_before(recipe, data, builder),
             "peak": max(rate(step / steps) for step in range(steps)),
-            "watch": around if watched else watch_nothing,
+            "watch": around if watched else None,
         }
         method = replace(builder, given=given).build("method", {run.method: run.arguments})
         sparsifier = sparsify(

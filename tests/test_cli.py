@@ -107,7 +107,7 @@ LATE = [
     Bad("method=lc", r"lc decays the smallest weights by the optimizer's weight decay, which is 0; set weight_decay"),
     Bad("method={gsm: {scope: some}}", r"scope must be 'weights' or 'all', got 'some'"),
     Bad("method={one-shot: {criterion: saliency}}", r"this criterion reads a signal and got none; give the update"),
-    Bad("sparsity=[0.5, 0.9]", r"train runs one method, sparsity and seed, the recipe has 1 x 2 x 1; use compare, or"),
+    Bad("sparsity=[0.5, 0.9]", r"train runs one method.*, the recipe stands for 2 runs; use compare, or"),
     Bad("device=gpu7", r"accelerator.*'gpu7'.* Available names are: .*cpu"),
     pytest.param(
         Bad("device=cuda", r"not available"),
@@ -178,7 +178,10 @@ def test_bad_input_that_only_training_meets_is_one_line_too(
             ["train", "tiny.yaml", "--plugin", "nowhere.py"],
             r"plugin 'nowhere\.py' cannot be imported .*; give a module",
         ),
-        (["train", "tiny.yaml", "seed=[0, 1]"], r"train runs one .*, the recipe has 1 x 1 x 2; use compare, or choose"),
+        (
+            ["train", "tiny.yaml", "seed=[0, 1]"],
+            r"train runs one .*, the recipe stands for 2 runs; use compare, or choose",
+        ),
         (["report", "."], r"a report needs a finished run under \./runs, got 0 unfinished; run the study first"),
         (["report", "nowhere"], r"a report needs a finished run under nowhere/runs, got no such directory"),
         (["chekc", "tiny.yaml"], r"Unknown command \"chekc\".*[Dd]id you mean \"check\"\?"),

@@ -19,7 +19,8 @@ from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.methods import METHODS
 from prunus.models import MODELS
-from prunus.recipes import Recipe, modules, read, single
+from prunus.plugins import modules
+from prunus.recipes import Recipe, read, single
 from prunus.schedules import SCHEDULES
 from prunus.tables import OPTIMIZERS, SIGNALS, Builder
 

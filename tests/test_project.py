@@ -18,14 +18,16 @@ PACKAGE = ROOT / "prunus"
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage"},
-    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign", "cycles", "retraining"},
+    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"}
+    | {"foreign", "cycles", "retraining", "operations"},
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
     {"streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
     {"tables"},
+    {"yaml_text", "plugins", "variants"},
     {"recipes"},
-    {"start"},
+    {"start", "watch"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},

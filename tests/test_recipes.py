@@ -9,7 +9,8 @@ import yaml
 from tiny import TINY, tiny, written
 from torch.nn.functional import cross_entropy
 
-from prunus.recipes import Recipe, RecipeError, modules, parse, read, single
+from prunus.plugins import modules
+from prunus.recipes import Recipe, RecipeError, parse, read, single
 from prunus.schedules import Cosine
 from prunus.tables import Builder
 
@@ -41,8 +42,10 @@ CHANGES: dict[str, Any] = {
     "augmentation": "crop-flip",
     "evaluations": 4,
     "signal_batches": 3,
+    "recalibrate": 3,
     "start": __file__,
     "plugins": "json",
+    "search": {"trainings": 4},
 }
 
 
@@ -142,7 +145,7 @@ def test_a_study_is_every_method_at_every_sparsity_with_every_seed_and_dense_onc
     expected += [(method, s, seed) for method in ("gmp", "rigl") for seed in range(3) for s in (0.5, 0.9)]
     assert [(run.method, run.sparsity, run.seed) for run in runs] == expected
     assert len({run.name() for run in study.runs()}) == 15
-    with pytest.raises(RecipeError, match="train runs one method, sparsity and seed, the recipe has 3 x 2 x 3; use co"):
+    with pytest.raises(RecipeError, match="train runs one method, sparsity, seed and length, the recipe stands for 15"):
         single(study)
 
 

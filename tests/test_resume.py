@@ -81,9 +81,12 @@ def same(run: Recipe, one: Path, other: Path) -> None:
     assert first == second
 
 
+GIVEN: dict[str, dict[str, Any]] = {"imp": {"dense": 0.5, "cycles": 2, "rewind": 0.25}}
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_on_bit_for_bit(method: str, tmp_path: Path) -> None:
-    run = small(method=method)
+    run = small(method={method: GIVEN.get(method, {})})
     home = kill(run, tmp_path / "killed", 9)
     assert not (home / "result.json").exists()
     notes: list[str] = []

@@ -27,7 +27,8 @@ RESULT = {
     *("format", "method", "arguments", "sparsity", "seed", "data", "model", "steps", "epochs", "batch_size", "test"),
     *("validation", "realised_sparsity", "layers", "collapsed", "parameters", "parameters_kept", "macs", "macs_kept"),
     *("theoretical_speedup", "bytes_dense", "bytes_packed", "train_seconds", "extra_forward_backward", "versions"),
-    *("device", "precision", "threads", "training_bytes", "peak_bytes"),
+    *("device", "precision", "threads", "training_bytes", "peak_bytes", "pretraining", "recalibration", "cycles"),
+    *("learning_rates", "training_macs", "training_macs_dense"),
 }
 
 
@@ -196,11 +197,13 @@ FIELDS: dict[str, Reaches] = {
     "validation": (0.2, lambda p: (len(p.validation), len(stream(p).images)) == (287, 1150)),
     "split_seed": (1, lambda p: not torch.equal(p.validation.images, prepare(tiny()).validation.images)),
     "augmentation": ("crop-flip", lambda p: stream(p).data.augmentation == "crop-flip"),
+    "recalibrate": (3, lambda p: p.around.recalibrate == 3),
     "signal_batches": ({"method": "snip", "signal_batches": 3}, lambda p: p.evidence.passes == 3),
 }
 ELSEWHERE = {
     "evaluations": "test_metrics_end_at_the_last_step",
     "plugins": "tests/test_tables.py",
+    "search": "tests/test_search.py",
     "start": "tests/test_start.py",
 }
 

@@ -18,6 +18,7 @@ from prunus.packing import load_packed, save_packed
 from prunus.prepare import prepare
 from prunus.ranking import top_k
 from prunus.recipes import Recipe, RecipeError
+from prunus.retraining import Pretraining
 from prunus.runs import Progress, train
 
 LEARNED = ("str", "dst", "cs")
@@ -47,6 +48,7 @@ def made(method: str, sparsity: float) -> Carrier:
     given: dict[str, dict[str, Any]] = {
         "grasp": {"batches": batches, "loss": nn.functional.cross_entropy},
         "synflow": {"input_shape": (20,)},
+        "imp": {"pretraining": Pretraining((0.1,) * 30), "cycles": 2},
         "granet": {"initial": min(0.5, sparsity)},
     }
     return METHODS[method](sparsity=sparsity, **given.get(method, {}))

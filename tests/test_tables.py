@@ -15,7 +15,7 @@ from prunus.carriers import Masked
 from prunus.criteria import CRITERIA, magnitude
 from prunus.masks import Masks, Tensors
 from prunus.methods import METHODS, gmp, mp_rr, one_shot, snip
-from prunus.recipes import modules
+from prunus.plugins import modules
 from prunus.runs import train
 from prunus.schedules import Constant, Cosine, Piecewise, Schedule, WarmUp, linear
 from prunus.signals import Gradient, LossGradient

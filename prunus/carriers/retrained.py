@@ -22,11 +22,6 @@ from prunus.updates import Prune, check_floor
 Watch = Callable[[str], Mapping[str, float]]  # hears of "trained" and "pruned", and says what it measured
 
 
-def watch_nothing(moment: str) -> Mapping[str, float]:
-    """Measure nothing around a pruning."""
-    return {}
-
-
 @dataclass
 class Cycle:
     """One pruning, at clock ``step``, and the ``length`` steps of retraining after it.
@@ -53,7 +48,8 @@ class Retrained:
     optimizer's hook: those of ``rates``. When the first retraining begins the optimizer starts afresh, as in the
     released code of Zimmer et al. 2023; its state is zero off the masks, so that no later pruning has to touch it.
     ``rewind`` is the moment of the dense phase, in [0, 1), that the weights left return to after each pruning (Renda et
-    al. 2020); None, the default, lets them go on from their values.
+    al. 2020); None, the default, lets them go on from their values. ``watch`` hears of each pruning; what it
+    measures is in the ``record`` of the cycles.
     """
 
     prune: Prune
@@ -61,7 +57,7 @@ class Retrained:
     dense: float = 0.0
     rates: Rates = field(default_factory=Rates)
     rewind: float | None = None
-    watch: Watch = watch_nothing
+    watch: Watch | None = None
     record: list[Cycle] = field(default_factory=list, init=False, repr=False)
     _evolution: Evolution = field(init=False, repr=False)
     _plan: Plan = field(init=False, repr=False)
@@ -175,7 +171,7 @@ class Retrained:
 
     def _prune_(self, place: int, clock: int) -> None:
         site = self._evolution.site
-        measured = dict(self.watch("trained"))
+        measured = self._measured("trained")
         if clock > 0 and (place == 0 or self._rewound):
             site.optimizer.state.clear()
         prune = replace(self.prune, sparsity=Constant(self._plan.sparsities[place]))
@@ -188,7 +184,10 @@ class Retrained:
             self._rewound = {}
         project_all_(site, self.masks)
         cycle = self._begin_(place, drop, sparsity_of(self.masks.values()))
-        cycle.measured = measured | dict(self.watch("pruned"))
+        cycle.measured = measured | self._measured("pruned")
+
+    def _measured(self, moment: str) -> dict[str, float]:
+        return dict(self.watch(moment)) if self.watch is not None else {}
 
     def _begin_(self, place: int, drop: float, sparsity: float) -> Cycle:
         start, length = self._plan.starts[place], self._plan.lengths[place]
