@@ -17,12 +17,14 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models", "storage"},
+    | {"training", "evaluation", "data", "models", "storage", "points"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"} | {"foreign"},
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
+    {"retraining", "cycles", "streams", "anytime", "distributed", "learned", "scaling"}
+    | {"studies", "cluster"}
+    | {"integrations"},
     {"tables"},
     {"recipes"},
     {"start"},
