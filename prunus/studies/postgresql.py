@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -41,9 +42,12 @@ class PostgreSQL:
     @cached_property
     def storage(self) -> RDBStorage:
         """Where the trials are; to be made inside `alone`, for two that create the tables at once would fail."""
-        # connections are closed at once: workers are many, train for hours, and servers and firewalls drop the idle
+        # one connection is kept, and tried before use: workers are many, train for hours, and the idle get cut off
+        kept = {"pool_size": 1, "pool_pre_ping": True}
         with _experiments():
-            return RDBStorage(self.url, engine_kwargs={"poolclass": NullPool}, heartbeat_interval=self.heartbeat)
+            storage = RDBStorage(self.url, engine_kwargs=kept, heartbeat_interval=self.heartbeat)
+        weakref.finalize(self, storage.engine.dispose)
+        return storage
 
     @contextmanager
     def presence(self, trial_id: int) -> Iterator[None]:
