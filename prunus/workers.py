@@ -35,9 +35,8 @@ class Job:
 
     def tasks(self) -> Tasks:
         """The tasks, which other processes may be at work on."""
-        return Tasks.open(
-            self.storage, self.name, len(self.units), labels=lambda number: {"run": self.units[number][0]}
-        )
+        names = [name for name, _ in self.units]
+        return Tasks.open(self.storage, self.name, len(names), labels=lambda number: {"run": names[number]})
 
     def work(self, hear: Hear) -> None:
         """Do what is left, one unit after the other."""
@@ -70,8 +69,8 @@ def work_off(job: Job, workers: int, hear: Hear) -> None:
                 _listen(connection, running, hear)
     if tasks.left():
         raise ChildProcessError(
-            "a worker must live until its runs are done, and all were killed, perhaps for memory; give the same command "
-            "again, with fewer --workers if memory was short: each run goes on from its last checkpoint"
+            "a worker must live until its runs are done, and all were killed, perhaps for memory; give the same "
+            "command again, with fewer --workers if memory was short: each run goes on from its last checkpoint"
         )
 
 
