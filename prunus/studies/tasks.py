@@ -17,7 +17,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from prunus.studies.journal import Journal
-from prunus.studies.postgresql import PostgreSQL
 
 Label = str | int | float
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -72,8 +71,7 @@ class Tasks:
         of its trials; Optuna's best trial follows from ``direction``. Raises ValueError where the study has another
         count, and ConnectionError where the database does not answer.
         """
-        url = str(storage)
-        place: Place = PostgreSQL(url, heartbeat) if "://" in url else Journal(Path(storage))
+        place = _place(storage, heartbeat)
         with place.alone(), _quiet():
             study = optuna.create_study(
                 storage=place.storage, study_name=name, direction=direction, load_if_exists=True
@@ -160,6 +158,15 @@ class Tasks:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
+
+
+def _place(storage: str | Path, heartbeat: int) -> Place:
+    url = str(storage)
+    if "://" not in url:
+        return Journal(Path(storage))
+    from prunus.studies.postgresql import PostgreSQL  # which loads SQLAlchemy
+
+    return PostgreSQL(url, heartbeat)
 
 
 def _number(trial: FrozenTrial) -> int:
