@@ -24,7 +24,7 @@ class Command(Checkpointable):
 def submit(
     command: Sequence[str],
     jobs: int,
-    folder: Path,
+    folder: str | Path,
     *,
     resources: Mapping[str, int | float | str],
     cluster: Literal["slurm", "local"] = "slurm",

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -28,6 +29,7 @@ import os, signal, sys, time
 from pathlib import Path
 from prunus.studies import Tasks
 storage, go, deadly = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+assert "torch" not in sys.modules
 go.with_name(f"ready-{os.getpid()}").touch()
 while not go.exists():
     time.sleep(0.001)
@@ -258,6 +260,20 @@ def test_a_worker_looks_less_often_the_longer_others_work(journal: Path, monkeyp
         opened.study.ask()
         Tasks.open(journal, "squares", 1).work(lambda number: pytest.fail("two ran one task"))
     assert waits == [0.5, 1, 2, 4, 4, 4]
+
+
+def test_what_another_program_claims_is_left_to_it(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, other = Tasks.open(journal, "squares", 1), Tasks.open(journal, "squares", 1)
+
+    @contextmanager
+    def presence(trial_id: int) -> Iterator[None]:
+        other.study.ask()
+        yield
+
+    monkeypatch.setattr(opened.place, "presence", presence)
+    monkeypatch.setattr(tasks.time, "sleep", lambda seconds: other.study.tell(0, 5.0))
+    opened.work(lambda number: pytest.fail("two ran one task"))
+    assert opened.values() == {0: 5.0}
 
 
 @pytest.mark.slow

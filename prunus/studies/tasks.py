@@ -123,8 +123,8 @@ class Tasks:
             # before the trial runs: what runs and shows no presence is dead
             presence.enter_context(self.place.presence(trial_id))
             self.place.storage.set_trial_user_attr(trial_id, "worker", f"{platform.node()}:{os.getpid()}")
-            self.place.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            return waiting[0]
+            claimed = self.place.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return waiting[0] if claimed else None
 
     def _mend(self) -> None:
         """Fail what the dead left running, and let each number wait that has no trial, whoever was killed when."""
