@@ -110,7 +110,7 @@ def initial(run: Recipe) -> float:
 def test_a_steered_point_ends_at_the_sparsity_asked_for_and_counts_its_trainings(tmp_path: Path) -> None:
     recipe, search = study(method={"str": {"decay": 0.1}}, sparsity=0.9)
     logistic = fake(lambda run: 1 / (1 + math.exp(-(initial(run) + 4.0))))
-    first, second = plan(recipe, search)
+    first, _ = plan(recipe, search)
     assert try_(first, tmp_path, logistic) is not None
     record = json.loads((tmp_path / f"{first.name()}.json").read_text())
     assert record["hit"]
@@ -153,8 +153,8 @@ def test_steering_begins_where_the_recipe_stands() -> None:
         (SEARCH | {"space": {"learning_rate": {"low": 1.0, "high": 0.1}}}, r"learning_rate: .* low < high, got 1\.0"),
         (SEARCH | {"space": {"learning_rate": [0.1, 0.2]}}, r"search: input should be a valid dictionary"),
         (SEARCH | {"space": {"learning_rate": {"from": 0.1}}}, r"must be \{low: \.\.\., high: \.\.\.\} or \{each"),
-        (SEARCH | {"space": {"optimizer.sdg.momentum": {"each": [0.9]}}}, r"optimizer\.sdg\.momentum: unknown key"),
-        (SEARCH | {"steer": {"str": {"initial": {"each": [1]}}}}, r"steer\.str\.initial must be a range"),
+        (SEARCH | {"space": {"optimizer.sdg.momentum": {"each": [0.9]}}}, r"optimizer\.sdg\.momentum: no key is called 'sdg'"),
+        (SEARCH | {"steer": {"str": {"initial": {"each": [1]}}}}, r"search: input should be a valid number, got \[1\]"),
         (SEARCH | {"steer": {"str": {}}}, r"must name one argument of str, got none"),
         (SEARCH | {"seed": 1}, r"search: seed 1 is one of the recipe's; a search needs a seed of its own"),
     ],
