@@ -54,7 +54,8 @@ def run(part: Callable[[Tensor], Part], weight: Tensor) -> tuple[Tensor, tuple[T
 
 def test_dst_has_no_second_derivative() -> None:
     weight = torch.randn(4, 3, generator=seeded(0)).requires_grad_()
-    (gradient,) = torch.autograd.grad(PARTS["neuron threshold"](weight)(weight).square().sum(), weight, create_graph=True)
+    used = PARTS["neuron threshold"](weight)(weight)
+    (gradient,) = torch.autograd.grad(used.square().sum(), weight, create_graph=True)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         gradient.square().sum().backward()
 
