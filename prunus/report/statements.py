@@ -6,8 +6,9 @@ import pandas as pd
 
 from prunus.report import wording
 from prunus.report.cells import sparse_methods
+from prunus.report.paired import differences
 from prunus.report.results import Results
-from prunus.report.tables import CELL, benefits, differences, misses, records, reference, summarise
+from prunus.report.tables import CELL, benefits, misses, records, reference, summarise
 
 
 def question(results: Results) -> str:
@@ -120,14 +121,15 @@ def resolution(results: Results) -> str:
     return f"The test set holds {examples:,} examples: one of them is {100 / examples:.2f} points."
 
 
-def sameness(results: Results) -> str:
-    """Which methods showed no difference to dense, which lie below or above, and which nobody can judge."""
-    gaps = differences(results)
+def sameness(results: Results, name: str) -> str:
+    """Which methods showed no difference to ``name``, which lie below or above, and which nobody can judge."""
+    gaps = differences(results, name)
     if gaps.empty:
-        return "No seed is common to a dense and a sparse run: no paired difference can be given."
+        other = "a sparse run" if name == "dense" else "another sparse run of its sparsity and length"
+        return f"No seed is common to a {name} and {other}: no paired difference can be given."
     kinds = {
-        "below dense": gaps["high"] < 0,
-        "above dense": gaps["low"] > 0,
+        f"below {name}": gaps["high"] < 0,
+        f"above {name}": gaps["low"] > 0,
         "no difference shown": (gaps["low"] <= 0) & (gaps["high"] >= 0),
         "one common seed, so no statement": gaps["margin"].isna(),
     }

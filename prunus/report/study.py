@@ -7,11 +7,12 @@ from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, 
 from prunus.report.cells import benefit_cells, cost_cells, difference_cells, layer_cells, main_cells
 from prunus.report.figures import PLOTS
 from prunus.report.headline import headline, workload
+from prunus.report.paired import differences
 from prunus.report.palette import DENSE, Look
 from prunus.report.results import Results
 from prunus.report.statements import leaders
 from prunus.report.swatches import swatch
-from prunus.report.tables import differences, records, reference, summarise
+from prunus.report.tables import records, reference, summarise
 
 Keys = Mapping[str, str]
 SPREAD = (
@@ -108,14 +109,23 @@ def warned(results: Results) -> list[Block]:
 
 
 def paired(results: Results, keys: Keys) -> list[Block]:
-    """Differences to dense by seed."""
-    dense = reference(results.runs)
-    if dense is None:
-        return [Text("This study holds no dense run: nothing to compare with.")]
-    what = f"Test accuracy less that of `{dense}` with the same seed, mean ± sd of the pairs, with a 95 % t-interval"
-    lead = Text(f"{what} of the mean. {statements.sameness(results)}")
-    cells = difference_cells(results)
-    return [lead, Table(cells, "differences", differences(results), keys), Text(PAIRED)] if len(cells) else [lead]
+    """Differences to dense by seed, and to BIMP where the study has it."""
+    if reference(results.runs) is None:
+        return [Text("This study holds no dense run: nothing to compare with."), *against("bimp", results, keys)]
+    blocks = [*against("dense", results, keys), *against("bimp", results, keys)]
+    return [*blocks, Text(PAIRED)] if any(isinstance(block, Table) for block in blocks) else blocks
+
+
+def against(name: str, results: Results, keys: Keys) -> list[Block]:
+    """What the paired differences to this method are, and a table of them; nothing where the study is without it."""
+    chosen = reference(results.runs, name)
+    if chosen is None:
+        return []
+    pair = "the same seed" if name == "dense" else "the same seed, sparsity and length"
+    what = f"Test accuracy less that of `{chosen}` with {pair}, mean ± sd of the pairs, with a 95 % t-interval"
+    lead = Text(f"{what} of the mean. {statements.sameness(results, name)}")
+    cells, file = difference_cells(results, name), "differences" if name == "dense" else f"differences-{name}"
+    return [lead, Table(cells, file, differences(results, name), keys)] if len(cells) else [lead]
 
 
 def layers(results: Results) -> list[Block]:

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from prunus.report.results import Results, read
-from prunus.report.rows import HELD
+from prunus.report.rows import HELD, RATES
 
 CELL = ["requested_sparsity", "method"]
 MEASURED = ["accuracy", "nll", "calibration_error", "realised_sparsity"]
@@ -62,7 +62,7 @@ def summarise(results: Results) -> pd.DataFrame:
         ],
         axis=1,
     )
-    timing = throughput(results.timing).drop(columns="name")
+    timing = throughput(results.timing)[[*CELL, "arithmetic", *TIMED]]
     return table.reset_index().merge(timing, on=[*CELL, "arithmetic"], how="left")
 
 
@@ -71,29 +71,17 @@ def throughput(timing: pd.DataFrame) -> pd.DataFrame:
     return timing.rename(columns={name: f"throughput_{name}" for name in ("ratio", "low", "high", "blocks")})
 
 
-def reference(runs: pd.DataFrame) -> str | None:
-    """The dense method that others are compared to: of several, the one whose settings most runs share."""
-    settings = ["precision", "batch_size", "steps"]
-    shared = runs.groupby(settings)["run"].transform("size")
-    dense = runs[runs["name"] == "dense"]
-    return None if dense.empty else str(dense["method"].iloc[shared[dense.index].argmax()])
+def reference(runs: pd.DataFrame, name: str = "dense") -> str | None:
+    """Of the runs of the method ``name`` the label that others are compared to.
 
-
-def differences(results: Results) -> pd.DataFrame:
-    """Test accuracy less that of the dense run with the same seed: mean, sd, n common seeds, 95 % t-interval.
-
-    A row per sparse method and requested sparsity, as fractions; no rows when the study has no dense run.
+    Of several the one from which most runs began, then the one whose settings most runs share.
     """
-    runs = results.runs
-    dense = runs[runs["method"] == reference(runs)].set_index("seed")["accuracy"]
-    sparse = runs[(runs["name"] != "dense") & runs["seed"].isin(dense.index)]
-    rows = []
-    for cell, group in sparse.groupby(CELL, sort=False, dropna=False):
-        paired = group["accuracy"] - group["seed"].map(dense)
-        deviation = sd(paired)
-        rows.append([*cell, mean(paired), deviation, len(paired), margin(deviation, len(paired))])
-    table = pd.DataFrame(rows, columns=[*CELL, "difference", "difference_sd", "n", "margin"])
-    return table.assign(low=table["difference"] - table["margin"], high=table["difference"] + table["margin"])
+    found = runs[runs["name"] == name]
+    if found.empty:
+        return None
+    begun = found["run"].map(runs["pretraining"].value_counts())
+    shared = runs.groupby(["precision", "batch_size", "steps"])["run"].transform("size")[found.index]
+    return str(found["method"].iloc[(begun if begun.notna().any() else shared).argmax()])
 
 
 def margin(deviation: float, n: int) -> float:

@@ -103,6 +103,11 @@ def steps(steps: float, extra: float) -> str:
     return f"{steps:,.0f}" + (f" + {extra:,.0f}" if extra else "")
 
 
+def epochs(number: float) -> str:
+    """A length of training: '2.5 epochs'."""
+    return f"{number:.3g} epoch{'' if number == 1 else 's'}"
+
+
 def listed(names: list[str]) -> str:
     """Names as prose: 'gmp, rigl and snip'."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
