@@ -60,7 +60,8 @@ def measured(row: Row, dense: str | None) -> str:
 def benefit_cells(results: Results) -> pd.DataFrame:
     """Theory beside measurement, the steps that training took, and the file dense beside packed."""
     dense = reference(results.runs)
-    return pd.DataFrame([benefit_row(row, dense) for row in records(benefits(results))])
+    cells = pd.DataFrame([benefit_row(row, dense) for row in records(benefits(results))])
+    return cells if results.timing["images"].notna().any() else cells.drop(columns="images/s")
 
 
 def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
@@ -73,6 +74,7 @@ def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
         "MACs kept": wording.part(row["macs_kept"], row["macs"]) if trained else "",
         "speed-up in theory": theory(row) if trained else "",
         "training throughput, measured": measured(row, dense),
+        "images/s": wording.images(row["images"]),
         "paired blocks": "" if math.isnan(blocks) else f"{blocks:.0f}",
         "steps + extra gradient passes": wording.steps(row["steps"], row["extra_forward_backward"]) if trained else "",
         "file dense": wording.size(row["bytes_dense"]) if trained else "",
@@ -137,6 +139,11 @@ def layer_cells(results: Results) -> dict[str, pd.DataFrame]:
 def sparse_methods(results: Results) -> list[str]:
     """The labels of all methods but dense, sorted."""
     return sorted(set(results.runs.loc[results.runs["name"] != "dense", "method"]))
+
+
+def sparse_variants(results: Results) -> list[str]:
+    """The methods but dense as they are called whatever their budget, sorted."""
+    return sorted(set(results.runs.loc[results.runs["name"] != "dense", "variant"]))
 
 
 def one_method(means: pd.DataFrame) -> pd.DataFrame:

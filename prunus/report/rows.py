@@ -27,7 +27,7 @@ CYCLE = ["step", "length", "sparsity", "fraction", "drop", "peak"]
 STAGES = ["trained", "pruned", "recalibrated", "retrained"]
 BIN = ["low", "high", "confidence", "accuracy", "n"]
 TIMING = ["run", "method", "sparsity", "ratio", "low", "high", "blocks", "precision"]
-RATES = ["steps_per_second", "dense_steps_per_second"]
+IMAGES = {"steps_per_second": "images", "dense_steps_per_second": "dense_images"}  # both a second
 IDENTITY = ["run", "method", "requested_sparsity", "seed"]
 
 
@@ -153,14 +153,21 @@ def bin_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.Da
 
 
 def timing_rows(runs: pd.DataFrame, entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A row per measured method, sparsity and number format; of a repeated measurement the last."""
-    timing = pd.DataFrame(entries, columns=TIMING + RATES).rename(
+    """A row per measured method, sparsity and number format; of a repeated measurement the last.
+
+    ``images`` and ``dense_images`` are the images a second of the method and of dense beside it.
+    """
+    timing = pd.DataFrame(entries, columns=[*TIMING, *IMAGES]).rename(
         columns={"method": "name", "sparsity": "requested_sparsity"}
     )
     # a measurement that names its run belongs to that variant of the method
     timing["method"] = timing.pop("run").map(runs.set_index("run")["method"]).fillna(timing["name"])
     timing["arithmetic"] = [arithmetic(precision) for precision in timing.pop("precision")]
-    timing = timing.astype(dict.fromkeys(("requested_sparsity", "ratio", "low", "high", "blocks", *RATES), float))
+    timing = timing.astype(dict.fromkeys(("requested_sparsity", "ratio", "low", "high", "blocks", *IMAGES), float))
+    # what belongs to no run, such as dense in bf16, takes the batches of the study
+    images = timing["method"].map(runs.groupby("method")["images_a_step"].first()).fillna(runs["images_a_step"].iloc[0])
+    timing[list(IMAGES)] = timing[list(IMAGES)].mul(images, axis=0)
+    timing = timing.rename(columns=IMAGES)
     return timing.drop_duplicates(["method", "requested_sparsity", "arithmetic"], keep="last", ignore_index=True)
 
 

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 
 from prunus.report import attention, statements, wording
 from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
+from prunus.report.budget import budget_blocks
 from prunus.report.cells import benefit_cells, cost_cells, difference_cells, layer_cells, main_cells
+from prunus.report.cycles import cycle_blocks
 from prunus.report.figures import PLOTS
 from prunus.report.headline import headline, workload
 from prunus.report.paired import differences
 from prunus.report.palette import DENSE, Look
 from prunus.report.results import Results
+from prunus.report.retraining import retraining_blocks
+from prunus.report.search import search_blocks
 from prunus.report.statements import leaders
 from prunus.report.swatches import swatch
 from prunus.report.tables import records, reference, summarise
@@ -75,17 +79,31 @@ def answer(results: Results) -> list[Block]:
 def sections(results: Results) -> list[Section]:
     """Everything below the answer."""
     plots = {name: plot(results) for name, plot in PLOTS.items()}
-    keys = {"dense": swatch(Look(DENSE, "", "-")), **plots["accuracy"].keys}
-    return [
+    keys = method_keys(results, plots["accuracy"].keys)
+    rates = [plots["learning-rates"]] if plots["learning-rates"].panels else []
+    found = [
         Section("Attention", warned(results)),
         Section("Results", [main_table(results, keys), Text(COLUMNS), plots["accuracy"]]),
+        Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
         Section("The same accuracy?", paired(results, keys)),
-        Section("Training", [plots["learning-curves"], plots["sparsity"]]),
+        Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
+        Section("Training", [plots["learning-curves"], plots["sparsity"], *rates]),
         Section("Layers", [plots["layers"], *layers(results)]),
         Section("Calibration", [plots["calibration"] if len(results.bins) else Text(NO_BINS)]),
         Section("Time and memory", cost(results, plots["cost"], keys)),
+        Section("Search", search_blocks(results)),
         Section("To reproduce", reproduce(results)),
     ]
+    return [section for section in found if section.blocks]
+
+
+def method_keys(results: Results, keys: Keys) -> Keys:
+    """The key to each method's colour in the figures; a variant has one at all its budgets."""
+    runs = results.runs
+    labels = {
+        label: keys[variant] for label, variant in zip(runs["method"], runs["variant"], strict=True) if variant in keys
+    }
+    return {"dense": swatch(Look(DENSE, "", "-")), **keys, **labels}
 
 
 def main_table(results: Results, keys: Keys) -> Table:
@@ -118,11 +136,11 @@ def paired(results: Results, keys: Keys) -> list[Block]:
 
 def against(name: str, results: Results, keys: Keys) -> list[Block]:
     """What the paired differences to this method are, and a table of them; nothing where the study is without it."""
-    chosen = reference(results.runs, name)
-    if chosen is None:
+    chosen = results.runs.loc[results.runs["method"] == reference(results.runs, name), "variant"]
+    if chosen.empty:
         return []
     pair = "the same seed" if name == "dense" else "the same seed, sparsity and length"
-    what = f"Test accuracy less that of `{chosen}` with {pair}, mean ± sd of the pairs, with a 95 % t-interval"
+    what = f"Test accuracy less that of `{chosen.iloc[0]}` with {pair}, mean ± sd of the pairs, with a 95 % t-interval"
     lead = Text(f"{what} of the mean. {statements.sameness(results, name)}")
     cells, file = difference_cells(results, name), "differences" if name == "dense" else f"differences-{name}"
     return [lead, Table(cells, file, differences(results, name), keys)] if len(cells) else [lead]
@@ -144,6 +162,7 @@ def cost(results: Results, plot: Block, keys: Keys) -> list[Block]:
         Table(benefit_cells(results), keys=keys),
         Table(cost_cells(results), keys=keys),
         Text(HELD if counted else NO_MEMORY),
+        *budget_blocks(results, keys),
     ]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from prunus.report.results import Results, read
-from prunus.report.rows import HELD, RATES
+from prunus.report.rows import HELD
 
 CELL = ["requested_sparsity", "method"]
 MEASURED = ["accuracy", "nll", "calibration_error", "realised_sparsity"]
@@ -18,7 +18,7 @@ COUNTED = [
 ]
 TIMED = ["throughput_ratio", "throughput_low", "throughput_high", "throughput_blocks"]
 BENEFITS = [
-    *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED),
+    *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED, "images"),
     *("steps", "extra_forward_backward", "macs", "macs_kept", "bytes_dense", "bytes_packed"),
 ]
 TOLERANCE = 0.005
@@ -66,6 +66,18 @@ def summarise(results: Results) -> pd.DataFrame:
     return table.reset_index().merge(timing, on=[*CELL, "arithmetic"], how="left")
 
 
+def told_apart(table: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The table with the ``variant`` and the ``budget`` of each row's method; the budget empty where all share one."""
+    labels = results.runs[["method", "variant", "budget"]].drop_duplicates()
+    return table.merge(labels, on="method", how="left")
+
+
+def budgets(results: Results) -> list[str]:
+    """The budgets of the sparse methods, the shortest first; one without a name where all share one."""
+    sparse = results.runs[results.runs["name"] != "dense"]
+    return list(sparse.sort_values("steps", kind="stable")["budget"].drop_duplicates())
+
+
 def throughput(timing: pd.DataFrame) -> pd.DataFrame:
     """The measurements under the main table's column names."""
     return timing.rename(columns={name: f"throughput_{name}" for name in ("ratio", "low", "high", "blocks")})
@@ -92,10 +104,12 @@ def margin(deviation: float, n: int) -> float:
 def benefits(results: Results) -> pd.DataFrame:
     """Theory beside measurement, a row per method and sparsity, and the measurements that belong to no run.
 
-    The latter are most often dense in bf16: the rival that needs no sparsity.
+    The latter are most often dense in bf16: the rival that needs no sparsity. ``images`` are those trained on a second.
     """
-    table = summarise(results)[BENEFITS]
     key = [*CELL, "arithmetic"]
+    table = summarise(results).merge(results.timing[[*key, "images"]], on=key, how="left")[BENEFITS]
+    dense = (table["method"] == reference(results.runs)) & table["images"].isna()
+    table.loc[dense, "images"] = results.timing["dense_images"].median()
     alone = throughput(results.timing).merge(table[key], on=key, how="left", indicator="origin")
     alone = alone[alone.pop("origin") == "left_only"]
     extra = alone.assign(method=alone["method"] + " in " + alone["arithmetic"]).reindex(columns=BENEFITS)

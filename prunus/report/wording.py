@@ -93,6 +93,11 @@ def throughput(ratio: float, low: float, high: float) -> str:
     return f"{ratio:.2f}× ({low:.2f} to {high:.2f}){verdict}"
 
 
+def images(per_second: float) -> str:
+    """Absolute throughput: '1,454', or 'not measured'."""
+    return "not measured" if math.isnan(per_second) else count(per_second)
+
+
 def packing(dense: float, packed: float) -> str:
     """The factor by which packing shrinks the file: '7.56× smaller', or 'no gain'."""
     return f"{dense / packed:.2f}× smaller" if packed < dense else "no gain"
@@ -105,7 +110,7 @@ def steps(steps: float, extra: float) -> str:
 
 def epochs(number: float) -> str:
     """A length of training: '2.5 epochs'."""
-    return f"{number:.3g} epoch{'' if number == 1 else 's'}"
+    return f"{count(number)} epoch{'' if number == 1 else 's'}"
 
 
 def listed(names: list[str]) -> str:
