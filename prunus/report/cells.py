@@ -137,8 +137,9 @@ def layer_cells(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def sparse_methods(results: Results) -> list[str]:
-    """The labels of all methods but dense, sorted."""
-    return sorted(set(results.runs.loc[results.runs["name"] != "dense", "method"]))
+    """The labels of all methods but dense, sorted, those of one variant by the length of their training."""
+    sparse = results.runs[results.runs["name"] != "dense"].sort_values(["variant", "steps"])
+    return list(sparse["method"].drop_duplicates())
 
 
 def sparse_variants(results: Results) -> list[str]:

@@ -25,8 +25,8 @@ TITLES = {
 
 LEAD = (
     "Accuracy on validation data, mean ± sd over seeds, before each pruning, right after it, and at the end of the "
-    "retraining that follows. The share removed is one of the weights then alive; the drop is of the norm of the "
-    "weights, relative to before."
+    "retraining that follows. The share removed is of the weights that were alive; the relative drop is the "
+    "norm of what was removed over that of the whole before."
 )
 RECALIBRATED = (
     "At the end of training the statistics of BatchNorm were estimated anew on training data; validation accuracy "
@@ -78,7 +78,7 @@ def cycle_row(row: Row, stages: list[str]) -> dict[str, str]:
         "seeds": f"{row['n']}",
         "sparsity after": f"{wording.zeros(row['realised_sparsity'])} %",
         "share removed": f"{wording.percent(row['fraction'])} %",
-        "drop of the norm": f"{row['drop']:.3f}",
+        "relative drop": f"{row['drop']:.3f}",
         **{title: "" if text.startswith("nan") else text for title, text in reached.items()},
         "steps of retraining": f"{row['length']:,.0f}",
         "peak rate": "" if math.isnan(row["peak"]) else f"{row['peak']:.3g}",

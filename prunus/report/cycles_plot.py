@@ -19,7 +19,7 @@ CAPTION = (
     "on the left right after a pruning, on the right after the retraining that follows it. The scales differ; left of "
     "0 the network has gained."
 )
-PANELS = {"lost_pruned": "lost after pruning, points", "lost_retrained": "lost after retraining, points"}
+PANELS = {"lost_pruned": "lost by pruning", "lost_retrained": "lost after retraining"}
 
 
 def cycles_plot(results: Results) -> Plot:

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from prunus.report import wording
 from prunus.report.drawing import HOVER, Panel, Plot, Space
-from prunus.report.palette import MUTED, Look, levels
+from prunus.report.palette import DENSE, MUTED, Look, levels
 from prunus.report.results import Results
 from prunus.report.swatches import swatch
 from prunus.report.tables import budgets, reference, told_apart
@@ -23,7 +23,7 @@ def rates_plot(results: Results) -> Plot:
     data = told_apart(shown(results), results)
     found = alike(data)
     names = budgets(results)
-    colours = {"": levels(1)[0]} | dict(zip(names, levels(len(names)), strict=True))
+    colours = {"": DENSE} | dict(zip(names, levels(len(names)), strict=True))
     panels = [rate_panel(variants, data[data["variant"] == variants[0]], results, colours) for variants in found[:MOST]]
     keys = {name: swatch(Look(colours[name], "", "-")) for name in names if name}
     return Plot("learning-rates", "Learning rates", caption(data, found), data.drop(columns="variant"), panels, keys)
@@ -32,9 +32,9 @@ def rates_plot(results: Results) -> Plot:
 def shown(results: Results) -> pd.DataFrame:
     """The rates of the first seed at the highest sparsity, and those of the dense reference."""
     rates = results.rates
-    one_seed = rates["seed"] == rates["seed"].min()
-    highest = rates["requested_sparsity"] == rates["requested_sparsity"].max()
-    return rates[one_seed & (highest | (rates["method"] == reference(results.runs)))]
+    rates = rates[rates["seed"].eq(float(rates["seed"].min()))]
+    dense = rates["method"] == reference(results.runs)
+    return rates[dense | rates["requested_sparsity"].eq(float(rates["requested_sparsity"].max()))]
 
 
 def alike(data: pd.DataFrame) -> list[list[str]]:
@@ -52,12 +52,17 @@ def caption(data: pd.DataFrame, found: list[list[str]]) -> str:
         return ""
     requested = wording.sparsity(float(data["requested_sparsity"].max()))
     text = CAPTION.format(seed=data["seed"].iloc[0], sparsity=requested)
-    shared = [f"{wording.listed(variants[1:])} as {variants[0]}" for variants in found[:MOST] if len(variants) > 1]
-    text += f" The same rates have {'; '.join(shared)}." if shared else ""
+    for first, *others in found[:MOST]:
+        text += f" {named(others)} followed the same rates as `{first}`." if others else ""
     rest = sum(map(len, found[MOST:]))
     return text + (
         f" Of {len(found)} different courses the first {MOST} are shown, {rest} methods left out." * (rest > 0)
     )
+
+
+def named(variants: list[str]) -> str:
+    """Variants as prose."""
+    return wording.listed([f"`{variant}`" for variant in variants])
 
 
 def rate_panel(variants: list[str], data: pd.DataFrame, results: Results, colours: dict[str, str]) -> Panel:

@@ -16,8 +16,9 @@ from prunus.report.tables import CELL, records
 LEAD = (
     "Test accuracy in %, mean ± sd over seeds, of networks that were trained dense, pruned and retrained, a column per "
     "length of retraining in % of the dense training (and in epochs). Bold: in each column the highest mean at a "
-    "sparsity, and those whose mean ± sd overlaps it. The order of the means:"
+    "sparsity, and those whose mean ± sd overlaps it."
 )
+ORDER = "The order of the means, with ≈ between neighbours whose mean ± sd overlaps and > between others:"
 COLUMNS = [*CELL, "variant", "budget", "n", "accuracy", "accuracy_sd", "realised_sparsity", "missed"]
 
 
@@ -26,11 +27,8 @@ def retraining_blocks(results: Results, plot: Plot, keys: Mapping[str, str]) -> 
     table = retrained(results)
     if table.empty:
         return []
-    blocks: list[Block] = [
-        Text(LEAD),
-        Items(orders(results)),
-        Table(retraining_cells(results), "retraining", table, keys),
-    ]
+    cells = Table(retraining_cells(results), "retraining", table, keys)
+    blocks: list[Block] = [Text(LEAD), cells, Text(ORDER), Items(orders(results))]
     return [*blocks, plot] if table["steps"].nunique() > 1 else blocks
 
 
@@ -95,11 +93,22 @@ def orders(results: Results) -> list[str]:
 
 
 def order(ranked: pd.DataFrame) -> str:
-    """'at 90 %, 2.22 % (2 epochs): `a` has the highest mean, 69.56 ± 0.07 % (n=3); ...; then `b` 68.90'."""
-    best, *others = records(ranked)
-    at = f"at {wording.sparsity(best['requested_sparsity'])}, {length(best['share'], best['epochs'])}"
+    """'at 90 % sparsity, 2.2 % (2 epochs): `a` has the highest mean, 69.56 ± 0.07 % (n=3); ... `a` 69.56 > `b`'."""
+    best = records(ranked)[0]
+    at = f"at {wording.sparsity(best['requested_sparsity'])} sparsity, {length(best['share'], best['epochs'])}"
     accuracy = wording.sample(100 * best["accuracy"], 100 * best["accuracy_sd"], best["n"], " %")
-    lead = "has the highest mean" if others else "is the only one"
-    following = wording.listed([f"`{row['variant']}` {wording.percent(row['accuracy'])}" for row in others])
-    then = f"; then {following}" if others else ""
-    return f"{at}: `{best['variant']}` {lead}, {accuracy}{overlap(ranked)}{then}."
+    if len(ranked) == 1:
+        return f"{at}: `{best['variant']}` is the only one, {accuracy}."
+    lead = f"`{best['variant']}` has the highest mean, {accuracy}{overlap(ranked)}"
+    return f"{at}: {lead}. {chain(ranked)}."
+
+
+def chain(ranked: pd.DataFrame) -> str:
+    """The means in order: '`a` 69.56 > `b` 68.90 ≈ `c` 68.72', with commas where one seed tells no spread."""
+    text = ""
+    for place, row in enumerate(records(ranked)):
+        pair = ranked.iloc[max(0, place - 1) : place + 1]
+        alike = len(overlapping(pair)) > 0
+        sign = ", " if pair["accuracy_sd"].isna().any() else " ≈ " if alike else " > "
+        text += f"{sign if place else ''}`{row['variant']}` {wording.percent(row['accuracy'])}"
+    return text

@@ -64,7 +64,7 @@ def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     runs[numbers] = runs[numbers].astype(float)
     check_comparable(runs)
     runs["order"] = runs["name"] != "dense"
-    runs = runs.sort_values(["requested_sparsity", "order", "method", "seed"], ignore_index=True)
+    runs = runs.sort_values(["requested_sparsity", "order", "variant", "steps", "seed"], ignore_index=True)
     return runs.drop(columns="order")
 
 

@@ -51,8 +51,8 @@ def chosen_row(search: dict[str, Any]) -> dict[str, str]:
 
 
 def settings(values: dict[str, Any]) -> str:
-    """Settings by their place in a recipe: 'optimizer.sgd.lr=0.1, method.str.decay=0.01'."""
-    return ", ".join(f"{path}={value}" for path, value in values.items()) or "nothing to choose"
+    """Settings by their place in a recipe: 'optimizer.sgd.lr=0.1; method.str.decay=0.01'."""
+    return "; ".join(f"{path}={value}" for path, value in values.items()) or "nothing to choose"
 
 
 def tried_cells(search: dict[str, Any]) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from prunus.report.retraining import retraining_blocks
 from prunus.report.search import search_blocks
 from prunus.report.statements import leaders
 from prunus.report.swatches import swatch
-from prunus.report.tables import records, reference, summarise
+from prunus.report.tables import budgets, records, reference, summarise
 
 Keys = Mapping[str, str]
 SPREAD = (
@@ -31,7 +31,8 @@ UNFINISHED = "UNFINISHED: these runs have no result and are in no number of this
 COLUMNS = (
     "Accuracy, negative log-likelihood and calibration error are on the test set; parameters count biases and norms "
     "too. The speed-up in theory counts multiply-accumulates (MACs); throughput is that of training relative to dense, "
-    "with the quartiles of its paired blocks. Bold: the highest mean accuracy, and those whose mean ± sd overlaps it."
+    "with the quartiles of its paired blocks. Bold: the highest mean accuracy{budget}, and those whose mean ± sd "
+    "overlaps it."
 )
 PAIRED = (
     '"No difference shown" is not proof of equality: with few seeds only large differences show. The intervals are not '
@@ -80,10 +81,11 @@ def sections(results: Results) -> list[Section]:
     """Everything below the answer."""
     plots = {name: plot(results) for name, plot in PLOTS.items()}
     keys = method_keys(results, plots["accuracy"].keys)
+    columns = COLUMNS.format(budget=" of each budget" if any(budgets(results)) else "")
     rates = [plots["learning-rates"]] if plots["learning-rates"].panels else []
     found = [
         Section("Attention", warned(results)),
-        Section("Results", [main_table(results, keys), Text(COLUMNS), plots["accuracy"]]),
+        Section("Results", [main_table(results, keys), Text(columns), plots["accuracy"]]),
         Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
         Section("The same accuracy?", paired(results, keys)),
         Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
