@@ -37,24 +37,9 @@ def arithmetic(precision: str) -> str:
 
 
 def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per finished run: by requested sparsity, dense first, then by method and seed."""
-    rows = [
-        {
-            "run": run,
-            "name": content["method"],
-            "requested_sparsity": content["sparsity"],
-            **{key: content[key] for key in COPIED},
-            **{key: content["test"][key] for key in ("accuracy", "nll", "calibration_error")},
-            "test_examples": content["test"]["n"],
-            "validation_accuracy": content["validation"]["accuracy"],
-            "arithmetic": arithmetic(content["precision"]),
-            **held(content),
-            **spent(content),
-        }
-        for run, content in results.items()
-    ]
+    """A row per finished run: by requested sparsity, dense first, then by method, length and seed."""
     named = labels(list(results.values()))
-    runs = pd.DataFrame(rows).assign(
+    runs = pd.DataFrame([run_row(run, content) for run, content in results.items()]).assign(
         method=[str(label) for label in named],
         variant=[label.variant for label in named],
         budget=[label.budget for label in named],
@@ -66,6 +51,22 @@ def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     runs["order"] = runs["name"] != "dense"
     runs = runs.sort_values(["requested_sparsity", "order", "variant", "steps", "seed"], ignore_index=True)
     return runs.drop(columns="order")
+
+
+def run_row(run: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What one run's result holds, but for what the others make of its label."""
+    return {
+        "run": run,
+        "name": content["method"],
+        "requested_sparsity": content["sparsity"],
+        **{key: content[key] for key in COPIED},
+        **{key: content["test"][key] for key in ("accuracy", "nll", "calibration_error")},
+        "test_examples": content["test"]["n"],
+        "validation_accuracy": content["validation"]["accuracy"],
+        "arithmetic": arithmetic(content["precision"]),
+        **held(content),
+        **spent(content),
+    }
 
 
 def held(content: Mapping[str, Any]) -> dict[str, float | None]:

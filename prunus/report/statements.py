@@ -150,6 +150,9 @@ def sameness(results: Results, name: str) -> str:
         "no difference shown": (gaps["low"] <= 0) & (gaps["high"] >= 0),
         "one common seed, so no statement": gaps["margin"].isna(),
     }
+    all_one = [kind for kind, chosen in kinds.items() if chosen.all()]
+    if all_one and any(budgets(results)):
+        return f"{all_one[0].capitalize()}: every method at every sparsity and budget."
     clauses = [f"{kind}: {cells_named(gaps[chosen])}" for kind, chosen in kinds.items() if chosen.any()]
     text = "; ".join(clauses)
     return text[0].upper() + text[1:] + "."

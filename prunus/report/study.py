@@ -141,7 +141,10 @@ def against(name: str, results: Results, keys: Keys) -> list[Block]:
     chosen = results.runs.loc[results.runs["method"] == reference(results.runs, name), "variant"]
     if chosen.empty:
         return []
-    pair = "the same seed" if name == "dense" else "the same seed, sparsity and length"
+    pair = "the same seed, sparsity and length"
+    if name == "dense":
+        begun = ", and of the run that a network began from" if results.runs["pretraining"].notna().any() else ""
+        pair = f"the same seed{begun}"
     what = f"Test accuracy less that of `{chosen.iloc[0]}` with {pair}, mean ± sd of the pairs, with a 95 % t-interval"
     lead = Text(f"{what} of the mean. {statements.sameness(results, name)}")
     cells, file = difference_cells(results, name), "differences" if name == "dense" else f"differences-{name}"

@@ -173,7 +173,8 @@ def costs(results: Results) -> pd.DataFrame:
     cells = results.runs.groupby(CELL, sort=False, dropna=False)
     seconds = cells["train_seconds"].agg(sd).rename("train_seconds_sd").reset_index()
     memory = cells[[*HELD, "peak_bytes"]].agg(mean).reset_index()
-    return table.merge(seconds, on=CELL).merge(memory, on=CELL)
+    images = benefits(results)[[*CELL, "images"]]
+    return table.merge(images, on=CELL).merge(seconds, on=CELL).merge(memory, on=CELL)
 
 
 def curve_means(curves: pd.DataFrame, value: str) -> pd.DataFrame:
