@@ -62,6 +62,14 @@ def test_runs_of_other_lengths_are_never_paired_with_bimp(tmp_path: Path, steps:
     assert differences(read(directory))["n"].sum() == 6  # dense training is the reference all the same
 
 
+def test_runs_of_other_sparsities_are_never_paired_with_bimp(tmp_path: Path) -> None:
+    for sparsity, accuracy in {0.5: 0.9, 0.9: 0.8}.items():
+        write_run(tmp_path, "bimp", sparsity, 0, accuracy)
+        write_run(tmp_path, "gmp", sparsity, 0, 0.85)
+    (tmp_path / "recipe.yaml").write_text("seeds: 1\n")
+    assert differences(read(tmp_path), "bimp")["difference"].to_list() == [pytest.approx(-0.05), pytest.approx(0.05)]
+
+
 def test_what_came_before_counts_to_the_length(tmp_path: Path) -> None:
     directory = write_methods(tmp_path / "study")
     before = {"run": "elsewhere", "epochs": 2.0, "steps": 40, "train_seconds": 3.0}

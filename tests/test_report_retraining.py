@@ -63,9 +63,17 @@ def test_budgets_are_not_averaged_and_stand_in_their_order(retraining: Results) 
     assert set(runs.groupby(["requested_sparsity", "method"]).size()) == {3}
 
 
+def test_budgets_are_in_the_order_of_their_length(tmp_path: Path) -> None:
+    for steps in (200, 40):
+        write_run(tmp_path, "imp", 0.9, 0, 0.9, steps=steps, epochs=steps / 20)
+    (tmp_path / "recipe.yaml").write_text("seeds: 1\n")
+    assert list(read(tmp_path).runs["method"]) == ["imp, 2 epochs", "imp, 10 epochs"]
+
+
 def test_methods_are_ranked_at_each_budget(schedules: str) -> None:
     said = "at 90 % after 0.4 epochs, `imp(schedule=allr)` has the highest mean: 88.40 ± 0.20 % (n=3)"
     assert lines_with(schedules, said)
+    assert lines_with(schedules, "at 90 % after 1 epoch, `imp(schedule=allr)` has the highest mean")
     assert "Of 3 methods" in schedules
     assert "Below dense: every method at every sparsity and budget." in schedules
     results = section(schedules, "Results")
