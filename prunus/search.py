@@ -140,36 +140,44 @@ def _trial(point: Point, knob: Mapping[str, Value], train: Train) -> dict[str, A
 
 
 class Steering:
-    """Finds the value of a knob that brings a sparsity about: a bracket, narrowed by where a line through it crosses.
+    """Finds the value of a knob that brings a sparsity about, inside a bracket that every try narrows.
 
-    Sparsity must rise with the knob. The line is one in the logarithm of the odds of a kept weight, over the knob or,
-    where its range is logarithmic, the knob's logarithm; a guess that would hardly narrow the bracket gives way to its
-    middle. ``first`` is tried first, where it lies in the range.
+    Sparsity must rise with the knob. The next value is where the line through the last two tries meets the target: a
+    line in the logarithm of the odds of a dropped weight, over the knob or, where its range is logarithmic, over its
+    logarithm. The first is ``first``, where it lies in the range; the middle of the bracket takes the place of a guess
+    that there are no two tries for, and every other time of one that did not halve the bracket.
     """
 
     def __init__(self, bounds: Range, sparsity: float, first: float | None = None) -> None:
         self.log, self.target, self.first = bounds.log, _logit(sparsity), first
-        self.low: tuple[float, float | None] = (self._place(bounds.low), None)
-        self.high: tuple[float, float | None] = (self._place(bounds.high), None)
+        self.low, self.high = self._place(bounds.low), self._place(bounds.high)
+        self.tries: list[tuple[float, float]] = []
+        self.halved = True
 
     def next(self) -> float:
         """The value to try."""
-        (low, under), (high, over) = self.low, self.high
-        if under is over is None and self.first is not None and low < self._place(self.first) < high:
+        if not self.tries and self.first is not None and self.low < self._place(self.first) < self.high:
             return self.first
-        part = 0.5
-        if under is not None and over is not None and over > under:
-            part = min(max((self.target - under) / (over - under), 0.1), 0.9)
-        place = low + part * (high - low)
+        place = self._crossing() if self.halved and len(self.tries) > 1 else (self.low + self.high) / 2
         return math.exp(place) if self.log else place
 
     def tell(self, value: float, sparsity: float) -> None:
         """What the knob at ``value`` brought about."""
-        reached = (self._place(value), _logit(sparsity))
-        if reached[1] < self.target:
-            self.low = reached
+        place, reached = self._place(value), _logit(sparsity)
+        width = self.high - self.low
+        if reached < self.target:
+            self.low = place
         else:
-            self.high = reached
+            self.high = place
+        self.halved = not self.halved or self.high - self.low <= width / 2
+        self.tries.append((place, reached))
+
+    def _crossing(self) -> float:
+        (one, under), (other, over) = self.tries[-2:]
+        margin = 0.02 * (self.high - self.low)
+        slope = (over - under) / (other - one)
+        place = other + (self.target - over) / slope if slope > 0 else (self.low + self.high) / 2
+        return min(max(place, self.low + margin), self.high - margin)
 
     def _place(self, value: float) -> float:
         return math.log(value) if self.log else value
