@@ -23,7 +23,7 @@ LAYERS = (
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"} | {"integrations"},
+    {"streams", "anytime", "distributed", "learned", "scaling"} | {"integrations", "recovery"},
     {"tables"},
     {"yaml_text", "plugins", "variants"},
     {"recipes"},
@@ -32,7 +32,8 @@ LAYERS = (
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
     {"timing", "display", "check", "report", "testing", "export"},
-    {"compare"},
+    {"compare", "advice"},
+    {"retrain_command"},
     {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
