@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -222,8 +223,14 @@ def single(recipe: Recipe) -> Single:
     return Single(name, arguments, 0.0 if name == "dense" else recipe.sparsity[0], recipe.seed[0])
 
 
-def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, changed by overrides such as ``method.gmp.update_every=50``.
+def read(
+    path: Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """The recipe in a YAML file, with ``changes`` of whole keys and then overrides: ``method.gmp.update_every=50``.
 
     Raises RecipeError with the place, the expectation, the value and the remedy.
     """
@@ -232,6 +239,7 @@ def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     values = parsed(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(values).__name__}")
+    values |= changes
     values["plugins"] = [*_listed(values.get("plugins")), *plugins]
     if "method" in values:
         values["method"] = _methods(values["method"])
