@@ -112,6 +112,8 @@ class Recipe(BaseModel):
             for key in value:
                 if key not in known:
                     raise RecipeError(f"start: {unknown('key', key, known)}")
+            if not isinstance(peak := value.get("peak", 1.0), int | float):
+                raise RecipeError(f"start.peak must be a number, got {peak!r}")
             if not value.keys() & {"epochs", "steps", "peak"}:
                 raise RecipeError("start needs the length of the dense run, epochs or steps; such as start.epochs=10")
         return value

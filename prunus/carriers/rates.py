@@ -53,7 +53,8 @@ class Rates:
         if isinstance(self.schedule, str):
             raise ValueError(
                 f"{self.schedule} looks at the rates that the network was trained with, and they are not known; pass "
-                "Pretraining(rates) or Peak(rate) as pretraining, or a schedule of rates, or a dense phase, or start from a run"
+                "pretraining=Pretraining(rates), or Peak(rate), or a schedule of rates, or a dense phase, or start "
+                "from a run"
             )
         return None
 
