@@ -72,8 +72,8 @@ def retrain(
     left of them, as ``Peak(0.1)``. Without it the optimizer's own rate is taken for the highest of pretraining. The
     length of pretraining is counted in steps at the batch size of ``data``; without it (``Peak(0.1)``, or the
     optimizer alone) ALLR has no floor. ``optimizer`` should have the momentum and the weight decay of pretraining, and
-    starts afresh; by default it is SGD with momentum 0.9 and no decay. ``cycles``, ``schedule`` and the choice of weights
-    are those of `imp` and `prunable`; zeros that the model has already stay.
+    starts afresh; by default it is SGD with momentum 0.9 and no decay. ``cycles`` and ``schedule`` are those of `imp`,
+    ``include`` and ``exclude`` those of `prunable`. Zeros that the model has already stay.
 
     ``validation`` are batches on which the accuracy of a classifier is measured around each pruning, or a function of
     the model that returns any number. ``recalibrate`` batches of ``data`` make the statistics of BatchNorm anew after

@@ -171,7 +171,7 @@ def test_bad_input_is_one_line(
         (["alone.safetensors", "--recipe", "tiny.yaml", "start.peek=1"], r"start: no key is called 'peek'; .*'peak'"),
         (
             ["alone.safetensors", "--recipe", "tiny.yaml", "start.peak=high"],
-            r"start\.peak must be a number, got 'high'",
+            r"start\.peak must be a number, got 'hi",
         ),
         (["alone.safetensors", "--recipe", "tiny.yaml", "--advise", "--cycles", "2"], r"--advise chooses the schedule"),
         (["alone.safetensors", "--recipe", "tiny.yaml", "--schedule", "alr"], r"Invalid value .*--schedule"),
