@@ -72,7 +72,7 @@ def train(
     from rich.console import Console
 
     from prunus.check import describe
-    from prunus.display import Display
+    from prunus.display import Display, label
     from prunus.recipes import read, single
     from prunus.runs import DIVERGED
     from prunus.runs import train as train_run
@@ -82,7 +82,7 @@ def train(
     (chosen,) = chosen.runs()
     describe(chosen)
     console = Console()
-    with Display(console, [chosen]) as display:
+    with Display(console, {chosen.name(): label(chosen)}) as display:
         try:
             result = train_run(
                 chosen,
@@ -94,7 +94,7 @@ def train(
         except DIVERGED as error:
             print(f"prunus: {error}", file=sys.stderr)
             return 1
-        display.finished(chosen, result, "")
+        display.finished(chosen.name(), result, "")
     test = result["test"]
     console.print(f"sparsity {result['realised_sparsity']:.4f}, asked {result['sparsity']:g}", markup=False)
     console.print(f"test accuracy {100 * test['accuracy']:.2f} %, nll {test['nll']:.4f} on {test['n']} images")
@@ -185,6 +185,7 @@ def compare(
     workers: Workers | None = None,
     checkpoint_every: Seconds = 60.0,
     log: Logs = (),
+    storage: str | None = None,
     plugin: Plugins = (),
 ) -> int:
     """Train every method at every sparsity with every seed, and report; or go on where it was killed.
@@ -203,6 +204,9 @@ def compare(
         Seconds between the checkpoints of a run, of which the newest two are kept; 0 writes one after every step.
     log
         A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
+    storage
+        The address of a PostgreSQL database, such as postgresql+psycopg://user@host/db: the same command on several
+        machines, with the same directory on a disk that all of them see, then works on one study.
     plugin
         A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
     """
@@ -220,7 +224,13 @@ def compare(
     with console.status("Checking every method"):  # what the last would refuse is refused before the first has trained
         rehearse(chosen, done=directory / "runs")
     report, failed = compare_methods(
-        chosen, directory, console, workers or default_workers(chosen), checkpoint_every=checkpoint_every, log=log
+        chosen,
+        directory,
+        console,
+        workers or default_workers(chosen),
+        checkpoint_every=checkpoint_every,
+        log=log,
+        storage=storage,
     )
     console.print(f"\nReport: {report}" if report else "\nNo report: every run failed", soft_wrap=True)
     return 1 if failed else 0

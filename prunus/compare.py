@@ -1,48 +1,53 @@
 """The main job: every method at every sparsity with every seed, at the same budget, and the report of it."""
 
+import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.queues import Queue
 from pathlib import Path
-from queue import Empty
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
 import yaml
 from rich.console import Console
 
-from prunus.display import Display
+from prunus.display import Display, label
 from prunus.prepare import on_cpu
-from prunus.recipes import Recipe, parse
+from prunus.recipes import Recipe, changed
 from prunus.report import print_table, write_report
 from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, train
-from prunus.storage import alone, write_atomically
+from prunus.search import Point, choose, plan, settled, try_
+from prunus.storage import InUseError, alone, write_atomically
 from prunus.tables import RecipeError
 from prunus.timing import time_runs
-
-Tell = Callable[[str, Progress], None]
-_news: "Queue[tuple[str, Progress]]"  # a worker's: the pool can hand a queue over at its start alone
+from prunus.workers import Hear, Job, work_off
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one run ended: its result, or what went wrong."""
+class News(NamedTuple):
+    """Of a unit in progress: how far it is, or, once it is done, what went wrong, empty for nothing."""
 
-    recipe: Recipe
-    result: dict[str, Any] | None
+    name: str
+    progress: Progress | None
     error: str = ""
 
 
-One = Callable[[Recipe, Callable[[Progress], None]], Outcome]  # trains a run, telling of its progress
+@dataclass(frozen=True)
+class Study:
+    """Where a study's runs go and how they are trained; travels to its workers."""
+
+    directory: Path
+    workers: int
+    checkpoint_every: float
+    log: Sequence[str]
+    storage: str | None
+
+    def train(self, recipe: Recipe, folder: str, tell: Any) -> dict[str, Any]:
+        """The result of a run, trained now or before."""
+        home = self.directory / folder
+        return train(recipe, home, tell, checkpoint_every=self.checkpoint_every, log=self.log)
 
 
 def compare(
@@ -53,49 +58,23 @@ def compare(
     *,
     checkpoint_every: float = CHECKPOINT_SECONDS,
     log: Sequence[str] = (),
+    storage: str | None = None,
 ) -> tuple[Path | None, int]:
     """Train all runs of ``recipe`` under ``directory``, time them against dense, and report.
 
     Returns the report's path, None where every run failed, and the number of failed runs.
 
     Finished runs are taken as they are, others go on from their last checkpoint. ``workers`` processes train at once,
-    each with its share of the cores; the arguments after it are those of `runs.train`. A run whose loss diverges is
-    named and the others go on. Raises InUseError where another live process works in ``directory``.
+    each with its share of the cores. A run whose loss diverges is named and the others go on. With a ``storage`` that
+    other machines reach, the same command on each of them works on the same study. Without one, InUseError is raised
+    where another live process works in ``directory``.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    one = partial(_one, directory=directory / "runs", checkpoint_every=checkpoint_every, log=log)
-    with alone(directory):
-        return _compare(recipe, directory, console, workers, one)
-
-
-def _compare(recipe: Recipe, directory: Path, console: Console, workers: int, one: One) -> tuple[Path | None, int]:
-    runs = list(recipe.runs())
-    starts = list({before.name(): before for run in runs if (before := run.before())}.values())
-    write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
-    write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in (*starts, *runs)]}))
-    console.print(f"{len(starts) + len(runs)} runs on {recipe.data}, in {directory}")
-    failed: set[str] = set()
-    with Display(console, [*starts, *runs]) as display:
-        for stage in (starts, runs):  # those that others begin from come first
-            for outcome in _all(_possible(stage, failed, display), workers, display.tell, one):
-                display.finished(outcome.recipe, outcome.result, outcome.error)
-                failed |= set() if outcome.result else {outcome.recipe.name()}
-    if failed.issuperset(run.name() for run in runs):
-        return None, len(failed)
-    with console.status("Timing") as status:
-        time_runs([run for run in runs if run.name() not in failed], directory / "timing.json", status.update)
-    report = write_report(directory)
-    print_table(directory, console)
-    return report, len(failed)
-
-
-def _possible(runs: list[Recipe], failed: set[str], display: Display) -> list[Recipe]:
-    """The runs whose dense start has not failed; the others are said to fail with it."""
-    lost = [run for run in runs if (before := run.before()) and before.name() in failed]
-    for run in lost:
-        failed.add(run.name())
-        display.finished(run, None, "the dense run that it begins from has failed")
-    return [run for run in runs if run.name() not in failed]
+    study = Study(directory, workers, checkpoint_every, log, storage)
+    with alone(directory) if storage is None else nullcontext():
+        if storage is None:
+            _forget_tasks(directory)
+        return _compare(recipe, study, console)
 
 
 def default_workers(recipe: Recipe) -> int:
@@ -103,81 +82,119 @@ def default_workers(recipe: Recipe) -> int:
     return min(8, os.cpu_count() or 1) if on_cpu(recipe) else 1
 
 
-def _all(runs: list[Recipe], workers: int, tell: Tell, one: One) -> Iterator[Outcome]:
-    if workers == 1:
-        for run, name in [(run, run.name()) for run in runs]:
-            _refuse_change(run, name)
-            yield one(run, partial(tell, name))
-        return
-    if not runs:
-        return
-    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    news: Queue[tuple[str, Progress]] = spawn.Queue()
-    with _pool(workers, spawn, news) as pool, _survivors():
-        with _deaf_to_interrupts():  # which the workers inherit: the study hears them, and ends its workers
-            waiting = {pool.submit(_remote, run.model_dump(mode="json"), run.name(), one) for run in runs}
-        while waiting:
-            done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_COMPLETED)
-            _pass_on(news, tell)
-            yield from (future.result() for future in done)
-
-
-@contextmanager
-def _pool(workers: int, spawn: Any, news: "Queue[tuple[str, Progress]]") -> Iterator[ProcessPoolExecutor]:
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, mp_context=spawn, initializer=_begin_worker, initargs=(threads, news))
+def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | None, int]:
+    runs = _settled(recipe, study, console)
+    starts = _starts(runs)
+    directory = study.directory
+    write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
+    write_atomically(directory / "study.json", json.dumps({"runs": [run.name() for run in (*starts, *runs)]}))
+    console.print(f"{len(starts) + len(runs)} runs on {recipe.data}, in {directory}")
+    with Display(console, {run.name(): label(run) for run in (*starts, *runs)}) as display:
+        failed = _all(starts, "runs", study, display)
+        lost = [run for run in runs if (before := run.before()) and before.name() in failed]
+        for run in lost:
+            display.finished(run.name(), None, "the dense run that it begins from has failed")
+        failed |= _all([run for run in runs if run not in lost], "runs", study, display)
+    failed |= {run.name() for run in lost}
+    finished = [run for run in runs if run.name() not in failed]
+    if not finished:
+        return None, len(failed)
     try:
-        yield pool
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.terminate()  # runs in progress go on from their checkpoints when the study is resumed
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        with alone(directory) if study.storage else nullcontext():
+            with console.status("Timing") as status:
+                time_runs(finished, directory / "timing.json", status.update)
+            report = write_report(directory)
+    except InUseError:
+        console.print("Another process writes the report.")
+        report = directory / "report.html"
+    print_table(directory, console)
+    return report, len(failed)
 
 
-@contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # which alone may say so, and alone is interrupted
-        yield
-        return
-    hearing = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, hearing)
+def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
+    """The runs, with the settings that a search has chosen where the recipe asks for one."""
+    if recipe.search is None:
+        return list(recipe.runs())
+    folder = study.directory / "search"
+    points = plan(recipe, recipe.search)
+    tried = [changed(point.cell, point.values) for point in points]
+    starts = _starts(tried)
+    console.print(f"Search: {len(points)} settings, on validation images, with seed {recipe.search.seed}")
+    names = {point.name(): f"search: {label(run)}" for point, run in zip(points, tried, strict=True)}
+    with Display(console, names | {run.name(): label(run) for run in starts}) as display:
+        _all(starts, "search/runs", study, display)
+        job = _job("search", [(point.name(), point) for point in points], partial(_search_one, study=study), study)
+        work_off(job, study.workers, lambda news: _show_point(news, folder, display))
+    chosen = choose(points, folder / "points")
+    write_atomically(study.directory / "search.json", json.dumps(chosen, indent=1))
+    return settled(recipe, recipe.search, chosen)
 
 
-@contextmanager
-def _survivors() -> Iterator[None]:
-    try:
-        yield
-    except BrokenProcessPool:
-        raise ChildProcessError(
-            "a worker must live until its runs are done, and one was killed, perhaps for memory; give the same command "
-            "again, with fewer --workers if memory was short: each run goes on from its last checkpoint"
-        ) from None
+def _starts(runs: Sequence[Recipe]) -> list[Recipe]:
+    """The dense runs that others begin from, each once."""
+    return list({before.name(): before for run in runs if (before := run.before())}.values())
 
 
-def _begin_worker(threads: int, news: "Queue[tuple[str, Progress]]") -> None:
-    global _news
-    _news = news
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_study, daemon=True).start()
+def _all(runs: Sequence[Recipe], folder: str, study: Study, display: Display) -> set[str]:
+    """Train all runs; the names of those that failed."""
+    units = [(run.name(), run) for run in runs]
+    failed: dict[str, str] = {}
+
+    def hear(news: News) -> None:
+        if news.progress is not None:
+            display.tell(news.name, news.progress)
+            return
+        failed.update({news.name: news.error} if news.error else {})
+        display.finished(news.name, _result(study.directory / folder, news.name), news.error)
+
+    work_off(_job(folder, units, partial(_train_one, study=study, folder=folder), study), study.workers, hear)
+    # those that another machine had
+    missing = {name for name, _ in units if _result(study.directory / folder, name) is None}
+    return missing | set(failed)
 
 
-def _end_with_study() -> None:
-    # a worker must not go on writing beside the study that follows a killed one
-    study = multiprocessing.parent_process()
-    assert study is not None
-    study.join()
-    os._exit(1)
+def _job(name: str, units: Sequence[tuple[str, Any]], do: Any, study: Study) -> Job:
+    digest = hashlib.sha256(json.dumps([unit for unit, _ in units]).encode()).hexdigest()[:8]
+    return Job(f"{name} {digest}", units, do, study.storage or study.directory / "tasks.journal")
 
 
-def _remote(values: dict[str, Any], name: str, one: One) -> Outcome:
-    run = parse(values)
+def _forget_tasks(directory: Path) -> None:
+    # alone here: what is done shows by the runs themselves, and the journal only keeps live workers apart
+    (directory / "tasks.journal").unlink(missing_ok=True)
+    shutil.rmtree(directory / "tasks.journal.locks", ignore_errors=True)
+
+
+def _train_one(name: str, run: Recipe, hear: Hear, study: Study, folder: str) -> float | None:
     _refuse_change(run, name)
-    return one(run, lambda progress: _news.put((name, progress)))
+    try:
+        result = study.train(run, folder, lambda progress: hear(News(name, progress)))
+    except DIVERGED as error:
+        hear(News(name, None, str(error)))
+        return None
+    hear(News(name, None))
+    accuracy: float = result["validation"]["accuracy"]
+    return accuracy
+
+
+def _search_one(name: str, point: Point, hear: Hear, study: Study) -> float | None:
+    def train_point(recipe: Recipe) -> Mapping[str, Any]:
+        return study.train(recipe, "search/runs", lambda progress: hear(News(name, progress)))
+
+    accuracy = try_(point, study.directory / "search" / "points", train_point)
+    hear(News(name, None))
+    return accuracy
+
+
+def _show_point(news: News, folder: Path, display: Display) -> None:
+    if news.progress is not None:
+        display.tell(news.name, news.progress)
+    else:
+        display.searched(news.name, json.loads((folder / "points" / f"{news.name}.json").read_text()))
+
+
+def _result(folder: Path, name: str) -> dict[str, Any] | None:
+    path = folder / name / "result.json"
+    return json.loads(path.read_text()) if path.is_file() else None
 
 
 def _refuse_change(run: Recipe, name: str) -> None:
@@ -186,20 +203,3 @@ def _refuse_change(run: Recipe, name: str) -> None:
             "a file that the recipe names (a plug-in, data, a start) must stay as it is while the study runs, and one "
             "has changed; give the same command again, which trains with the file as it is now"
         )
-
-
-def _one(
-    run: Recipe, tell: Callable[[Progress], None], directory: Path, checkpoint_every: float, log: Sequence[str]
-) -> Outcome:
-    try:
-        return Outcome(run, train(run, directory, tell, checkpoint_every=checkpoint_every, log=log))
-    except DIVERGED as error:
-        return Outcome(run, None, str(error))
-
-
-def _pass_on(news: "Queue[tuple[str, Progress]]", tell: Tell) -> None:
-    while True:
-        try:
-            tell(*news.get_nowait())
-        except Empty:
-            return

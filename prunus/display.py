@@ -1,6 +1,7 @@
 """What a person sees while a study runs: the runs in progress, their accuracy so far, and the time left."""
 
 import math
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -15,8 +16,8 @@ from prunus.runs import Progress
 class Display:
     """Live bars on a terminal: the whole study with its time left, and each run in progress; a line a finished run."""
 
-    def __init__(self, console: Console, recipes: list[Recipe]) -> None:
-        self.console, self.runs = console, len(recipes)
+    def __init__(self, console: Console, labels: Mapping[str, str]) -> None:
+        self.console, self.runs, self.labels = console, len(labels), labels
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -27,7 +28,6 @@ class Display:
         self.bars = Bars(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.whole = self.bars.add_task("all runs", total=self.runs, note="")
         self.active: dict[str, TaskID] = {}
-        self.labels = {recipe.name(): label(recipe) for recipe in recipes}
         self.done = 0
 
     def __enter__(self) -> "Display":
@@ -48,15 +48,24 @@ class Display:
         note = "" if math.isnan(progress.accuracy) else f"accuracy {100 * progress.accuracy:.2f} %"
         self.bars.update(self.active[name], completed=progress.step, note=note)
 
-    def finished(self, recipe: Recipe, result: dict[str, Any] | None, error: str) -> None:
+    def finished(self, name: str, result: dict[str, Any] | None, error: str) -> None:
         """A run has ended."""
-        name = recipe.name()
+        self._ended(name, _outcome(result, error))
+
+    def searched(self, name: str, point: Mapping[str, Any]) -> None:
+        """A point of a search has ended."""
+        values = ", ".join(f"{path}={value:.3g}" for path, value in point["values"].items()) or "as the recipe says"
+        accuracy = point["validation_accuracy"]
+        reached = "diverged" if accuracy is None else f"validation accuracy {100 * accuracy:6.2f} %"
+        self._ended(name, f"{values}: {reached}")
+
+    def _ended(self, name: str, outcome: str) -> None:
         if name in self.active:
             self.bars.remove_task(self.active.pop(name))
         self.done += 1
         self.bars.update(self.whole, completed=self.done)
         self.console.print(
-            f"[{self.done:>{len(str(self.runs))}}/{self.runs}] {_line(recipe, result, error)}", markup=False
+            f"[{self.done:>{len(str(self.runs))}}/{self.runs}] {self.labels[name]}  {outcome}", markup=False
         )
 
 
@@ -69,10 +78,10 @@ def label(recipe: Recipe) -> str:
     return f"{method:<10} sparsity {run.sparsity:<5g} {length}, seed {run.seed}"
 
 
-def _line(recipe: Recipe, result: dict[str, Any] | None, error: str) -> str:
-    if result is None:
-        return f"{label(recipe)}  FAILED: {error}"
-    line = f"{label(recipe)}  accuracy {100 * result['test']['accuracy']:6.2f} %"
+def _outcome(result: dict[str, Any] | None, error: str) -> str:
+    if result is None or error:
+        return f"FAILED: {error}"
+    line = f"accuracy {100 * result['test']['accuracy']:6.2f} %"
     if result["collapsed"]:
         line += f"  COLLAPSED: {', '.join(result['collapsed'])}"
     return line

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from prunus.data import npz_file
+from prunus.settings import Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
 from prunus.yaml_text import parsed
@@ -63,7 +64,7 @@ class Recipe(BaseModel):
     recalibrate: int = Field(default=0, ge=0)
     start: str | dict[str, Any] | None = None
     plugins: tuple[str, ...] = ()
-    search: dict[str, Any] | None = None
+    search: Search | None = None
 
     @field_validator("method", mode="before")
     @classmethod
@@ -265,6 +266,14 @@ def parse(values: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """``recipe`` with other values at some paths, such as ``optimizer.sgd.weight_decay``."""
+    values = recipe.resolved()
+    for path, value in changes.items():
+        _set(values, path, value, f"search: {path}")
+    return parse(values)
+
+
 def _listed(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         return [{key: arguments} for key, arguments in value.items()]
@@ -287,21 +296,25 @@ def _override(values: dict[str, Any], text: str) -> None:
     path, equals, value = text.partition("=")
     if not equals:
         raise RecipeError(f"an override is written key=value, such as method.gmp.update_every=50, got {text!r}")
+    # a glob may begin with *, which in YAML is an alias: of nothing, in a single value
+    read = value if value.startswith("*") else parsed(value, f"override {text!r}")
+    _set(values, path, _methods(read) if path == "method" else read, f"override {text!r}")
+
+
+def _set(values: dict[str, Any], path: str, value: Any, where: str) -> None:
     *above, last = path.split(".")
     at = values
     for key in above:
         if isinstance(at.get(key), str):
             at[key] = {at[key]: {}}
         if key not in at and canonical(key) not in at:
-            raise RecipeError(f"override {text!r}: {unknown('key', key, list(at))}")
+            raise RecipeError(f"{where}: {unknown('key', key, list(at))}")
         key = key if key in at else canonical(key)
         at[key] = at[key] if at[key] is not None else {}
         if not isinstance(at[key], dict):
-            raise RecipeError(f"override {text!r}: {key} is {at[key]!r}, not a call with arguments; set it whole")
+            raise RecipeError(f"{where}: {key} is {at[key]!r}, not a call with arguments; set it whole")
         at = at[key]
-    # a glob may begin with *, which in YAML is an alias: of nothing, in a single value
-    read = value if value.startswith("*") else parsed(value, f"override {text!r}")
-    at[last] = _methods(read) if path == "method" else read
+    at[last] = value
 
 
 def _first(error: ValidationError) -> str:

@@ -12,7 +12,7 @@ from rich.console import Console
 from prunus.advice import Advice, advise
 from prunus.carriers.retrained import Cycle
 from prunus.check import describe
-from prunus.display import Display
+from prunus.display import Display, label
 from prunus.prepare import has_cycles
 from prunus.recipes import Recipe, read, single, start_file
 from prunus.recovery import table
@@ -80,9 +80,9 @@ class Trainer:
     checkpoint_every: float
 
     def __call__(self, recipe: Recipe) -> dict[str, Any]:
-        with Display(self.console, [recipe]) as display:
-            tell = partial(display.tell, recipe.name())
-            return train(recipe, self.out, tell, checkpoint_every=self.checkpoint_every)
+        name = recipe.name()
+        with Display(self.console, {name: label(recipe)}) as display:
+            return train(recipe, self.out, partial(display.tell, name), checkpoint_every=self.checkpoint_every)
 
     def unless_diverged(self, recipe: Recipe) -> dict[str, Any] | None:
         """The result, None where the loss diverged; a line says which, and shows validation images alone."""

@@ -17,21 +17,22 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models", "storage"},
+    | {"training", "evaluation", "data", "models", "storage", "points"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"}
     | {"foreign", "cycles", "retraining", "operations"},
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"} | {"integrations", "recovery"},
+    {"streams", "anytime", "distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations", "recovery"},
     {"tables"},
-    {"yaml_text", "plugins", "variants"},
+    {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
     {"start", "watch"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
-    {"timing", "display", "check", "report", "testing", "export"},
+    {"search"},
+    {"timing", "display", "check", "report", "testing", "export", "workers"},
     {"compare", "advice"},
     {"retrain_command"},
     {"cli"},
