@@ -113,6 +113,7 @@ def test_of_the_peak_alone_allr_has_the_floor_that_its_length_gives(steps: float
     (cycle,) = done.cycles
     discounts = [discount(cycle.drop, SPARSITY, budget=budget) for budget in (0.0, floor)]
     assert (discounts[0] < discounts[1]) is (floor > 0)
+    assert Peak(0.2).steps == float("inf")
     assert cycle.peak == pytest.approx(0.2 * discounts[1])
 
 

@@ -78,6 +78,21 @@ def test_weights_with_a_recipe_are_retrained_as_the_run_that_left_them(trained: 
     assert first["cycles"] == second["cycles"]
     assert first["learning_rates"] == second["learning_rates"]
     assert first["test"] == second["test"]
+    overrides = ("--recipe", path, "learning_rate=0.9", "batch_size=64")  # of the retraining, not of what came before
+    assert prunus("retrain", weights, *arguments, *overrides, "--out", tmp_path / "c") == 0
+    third = result_in(tmp_path / "c")
+    assert third["steps"] < first["steps"]
+    assert max(rate for _, rate in third["learning_rates"]) == 0.1
+
+
+def test_a_run_is_named_by_the_weights_and_by_what_is_said_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"one")
+    start = {"weights": str(path), "steps": 20}
+    names = {tiny(start=start).name(), tiny(start=start | {"peak": 0.1}).name(), tiny(start=str(path)).name()}
+    assert len(names) == 3
+    path.write_bytes(b"another")
+    assert tiny(start=start).name() not in names
 
 
 @pytest.mark.parametrize("with_recipe", [True, False])
