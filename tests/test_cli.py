@@ -317,7 +317,9 @@ def test_report_writes_and_prints_again(tmp_path: Path, capsys: Capture) -> None
     assert (tmp_path / "report.md").is_file()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in ("train", "compare", "retrain", "data"))])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("train", "compare", "retrain", "data"))]
+)
 def test_help_is_there_and_says_sparsity_alone(arguments: list[str], capsys: Capture) -> None:
     assert prunus(*arguments) == 0
     output = capsys.readouterr().out
