@@ -1,9 +1,12 @@
 """What a sparse training step costs beside a dense one: paired blocks of steps in one process, on synthetic images.
 
-    python benchmarks/step_overhead.py [--blocks 20] [--threads 1] [--networks resnet20 mlp]
+    python benchmarks/step_overhead.py [--blocks 20] [--threads 1] [--networks resnet20 mlp] [--variants "prunus dnw"]
+        [--clock cpu]
 
-Prints the median of the paired ratios (1.00 = dense) with its quartiles, for steps without an update of the masks; the
-same where every step updates them; and what follows for an update every 100 steps.
+Prints the median of the paired ratios (1.00 = dense) with its quartiles, for steps without an update of the masks where
+a method has such; the same where every step updates them; what follows for updates as often as the method makes them by
+itself; and the throughput beside dense that this is. The clock "cpu" counts the time of this process alone, for a
+machine that others use too; it says nothing of a GPU or of several threads.
 """
 
 import argparse
@@ -11,58 +14,82 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from peers import SPARSITY, Attach, dense, header, mask_buffer, ours, torch_prune, training
 
 from prunus.allocation import CollapseWarning
-from prunus.methods import gmp, rigl, snip
+from prunus.methods import cs, dnw, dpf, dst, gmp, gsm, lc, one_shot, rigl, snip, str_
 
 STEPS_OF_BLOCK = {"resnet20": 2, "mlp": 4}
-NEVER, UPDATE_EVERY = 1_000_000, 100
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+NEVER = 1_000_000
 
-# What is attached, without updates and with one at every step; None where nothing is ever updated.
-VARIANTS: dict[str, tuple[Attach, Attach | None]] = {
-    "dense again": (dense, None),
-    "prunus gmp": (ours(lambda: gmp(SPARSITY, update_every=NEVER)), ours(lambda: gmp(SPARSITY, update_every=1))),
-    "prunus rigl": (ours(lambda: rigl(SPARSITY, update_every=NEVER)), ours(lambda: rigl(SPARSITY, update_every=1))),
-    "prunus snip": (ours(lambda: snip(SPARSITY)), None),
-    "torch.nn.utils.prune": (torch_prune, None),
-    "parametrization, mask buffer": (mask_buffer, None),
+
+@dataclass(frozen=True)
+class Variant:
+    """What is attached for steps that are all alike, or without an update; with one at every step; how often in use."""
+
+    attach: Attach
+    updating: Attach | None = None
+    every: int = 1
+
+
+VARIANTS = {
+    "dense again": Variant(dense),
+    "prunus one-shot": Variant(ours(lambda: one_shot(SPARSITY, at=0.0))),  # and every cycle of iterative pruning
+    "prunus gmp": Variant(
+        ours(lambda: gmp(SPARSITY, update_every=NEVER)), ours(lambda: gmp(SPARSITY, update_every=1)), every=100
+    ),
+    "prunus rigl": Variant(
+        ours(lambda: rigl(SPARSITY, update_every=NEVER)), ours(lambda: rigl(SPARSITY, update_every=1)), every=100
+    ),
+    "prunus dpf": Variant(
+        ours(lambda: dpf(SPARSITY, update_every=NEVER)), ours(lambda: dpf(SPARSITY, update_every=1)), every=16
+    ),
+    "prunus snip": Variant(ours(lambda: snip(SPARSITY))),
+    "prunus dnw": Variant(ours(lambda: dnw(SPARSITY))),
+    "prunus gsm": Variant(ours(lambda: gsm(SPARSITY))),
+    "prunus lc": Variant(ours(lambda: lc(SPARSITY))),
+    "prunus str": Variant(ours(lambda: str_(SPARSITY))),
+    "prunus dst": Variant(ours(lambda: dst(SPARSITY))),
+    "prunus cs": Variant(ours(lambda: cs(SPARSITY))),
+    "torch.nn.utils.prune": Variant(torch_prune),
+    "parametrization, mask buffer": Variant(mask_buffer),
 }
 
 
-def ratios(network: str, blocks: int, attach: Attach) -> list[float]:
+def ratios(network: str, blocks: int, clock: Callable[[], float], attach: Attach) -> list[float]:
     """The time of a block of steps beside that of a dense block, again and again; each is first every second time."""
     plain, other = training(network, dense), training(network, attach)
     count = STEPS_OF_BLOCK[network]
-    seconds(plain, 2), seconds(other, 2)
+    seconds(plain, 2, clock), seconds(other, 2, clock)
     found = []
     for number in range(blocks):
         first, second = (plain, other) if number % 2 else (other, plain)
-        times = {id(first): seconds(first, count), id(second): seconds(second, count)}
+        times = {id(first): seconds(first, count, clock), id(second): seconds(second, count, clock)}
         found.append(times[id(other)] / times[id(plain)])
     return found
 
 
-def seconds(steps: Iterator[None], count: int) -> float:
+def seconds(steps: Iterator[None], count: int, clock: Callable[[], float]) -> float:
     """The time of ``count`` steps."""
-    began = time.perf_counter()
+    began = clock()
     for _ in range(count):
         next(steps)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def row(name: str, measure: Callable[[Attach], list[float]]) -> str:
     """One line of the table."""
-    attach, updating = VARIANTS[name]
-    low, middle, high = statistics.quantiles(measure(attach), n=4)
-    line = f"{name:<30} {middle:7.3f}  {low:.3f} to {high:.3f}"
-    if updating is None:
-        return f"{line}  {'':>11} {middle:10.3f}"
-    each = statistics.median(measure(updating))
-    return f"{line}  {each:11.3f} {middle + (each - middle) / UPDATE_EVERY:10.3f}"
+    variant = VARIANTS[name]
+    low, middle, high = statistics.quantiles(measure(variant.attach), n=4)
+    each = statistics.median(measure(variant.updating)) if variant.updating else None
+    whole = middle if each is None else middle + (each - middle) / variant.every
+    update = "" if each is None else f"{each:.3f}"
+    return f"{name:<30} {middle:7.3f}  {low:.3f} to {high:.3f}  {update:>11} {whole:7.3f} {1 / whole:10.3f}"
 
 
 def main() -> None:
@@ -72,14 +99,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--networks", nargs="+", default=list(STEPS_OF_BLOCK))
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS), metavar="VARIANT")
+    parser.add_argument("--clock", default="wall", choices=list(CLOCKS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore", CollapseWarning)
-    print(header(blocks=options.blocks))
+    print(header(blocks=options.blocks, clock=options.clock))
     for network in options.networks:
-        print(f"\n{network:<30} {'step':>7}  {'quartiles':<14}  {'with update':>11} {'every ' + str(UPDATE_EVERY):>10}")
+        print(f"\n{network:<30} {'step':>7}  {'quartiles':<14}  {'with update':>11} {'in use':>7} {'throughput':>10}")
         for name in options.variants:
-            print(row(name, partial(ratios, network, options.blocks)), flush=True)
+            print(row(name, partial(ratios, network, options.blocks, CLOCKS[options.clock])), flush=True)
 
 
 if __name__ == "__main__":

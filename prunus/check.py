@@ -19,9 +19,10 @@ from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
 from prunus.prepare import build_model, has_cycles, load_data, prepare, rates_before, steps_of
-from prunus.recipes import Recipe, single
+from prunus.recipes import Recipe, changed, single
 from prunus.runs import DIVERGED
 from prunus.schedules import SCHEDULES
+from prunus.search import plan
 from prunus.tables import OPTIMIZERS, Builder
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
@@ -56,7 +57,8 @@ def describe(recipe: Recipe) -> str:
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape, "peak": rate(0.0)}
     given |= {"pretraining": rates_before(runs[0], data, builder), "watch": None}
-    for run in runs:
+    searched = plan(recipe, recipe.search) if recipe.search else []
+    for run in (*runs, *(changed(point.cell, point.values) for point in searched)):
         chosen = single(run)
         if chosen.method != "dense":
             filled = replace(builder, given=given | {"sparsity": chosen.sparsity})

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from prunus.masks import multiply_
 
+FLAT = 0.4000000059604645  # DST's slope of 0.4 as float32 holds it, so that double precision computes with the same
+
 
 class Part(nn.Module, ABC):
     """Makes a weight sparse: `forward` gives the weight in use, `mask` where it may be non-zero."""
@@ -69,7 +71,8 @@ class SoftThreshold(Part):
         self.threshold = nn.Parameter(weight.new_full((), initial))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _in_layout_of(weight, weight.sign() * (weight.abs() - self.threshold.sigmoid()).relu())
+        used: Tensor = _SoftThreshold.apply(weight, self.threshold.sigmoid())  # type: ignore[no-untyped-call]
+        return _in_layout_of(weight, used)
 
     def mask(self, weight: Tensor) -> Tensor:
         used: Tensor = self(weight)
@@ -89,21 +92,18 @@ class NeuronThreshold(Part):
         self.weighs = penalty
 
     def forward(self, weight: Tensor) -> Tensor:
-        step: Tensor = _LongTailedStep.apply(self._excess(weight))  # type: ignore[no-untyped-call]
-        return _in_layout_of(weight, weight * step)
+        used: Tensor = _LongTailedStep.apply(weight, self.threshold)  # type: ignore[no-untyped-call]
+        return _in_layout_of(weight, used)
 
     def mask(self, weight: Tensor) -> Tensor:
-        return self._excess(weight) > 0
+        return _excess(weight, self.threshold) > 0
 
     def penalty(self) -> Tensor:
         return self.weighs * (-self.threshold).exp().sum()
 
     def advance_(self, weight: Tensor, progress: float) -> None:
-        alive = self.mask(weight).to(self.threshold.dtype).mean() > 0.01
+        alive = _excess(weight, self.threshold).gt_(0).mean() > 0.01
         self.threshold.mul_(alive)  # a product, not a branch: no wait for the device
-
-    def _excess(self, weight: Tensor) -> Tensor:
-        return weight.abs() - self.threshold.view(-1, *[1] * (weight.dim() - 1))
 
 
 class SoftMask(Part):
@@ -167,16 +167,51 @@ def _product(tensor: Tensor, mask: Tensor) -> Tensor:
     return result
 
 
+# In the two below numbers stand for bools, and tensors are reused: a CPU compares in place several times as fast.
+
+
+class _SoftThreshold(torch.autograd.Function):
+    """sign(w) * relu(|w| - t), which is w less what of it lies in [-t, t]; both derivatives read the result alone."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, threshold: Tensor) -> Tensor:
+        used = weight - weight.clamp(-threshold, threshold)
+        ctx.save_for_backward(used)
+        return used
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        sign = ctx.saved_tensors[0].sign()
+        signed = gradients[0] * sign
+        return signed * sign, -signed.sum()
+
+
 class _LongTailedStep(torch.autograd.Function):
-    """step(x); derivative 2 - 4|x| up to 0.4, then 0.4 up to 1, then 0 (Liu et al. 2020, Eq. 6)."""
+    """w * step(x), x = |w| - t; the step's derivative is 2 - 4|x| up to 0.4, then 0.4 up to 1, then 0 (Eq. 6).
+
+    It has no second derivative: a loss with gradients in it is refused by autograd.
+    """
 
     @staticmethod
-    def forward(ctx: Any, excess: Tensor) -> Tensor:
-        ctx.save_for_backward(excess)
-        return (excess > 0).to(excess.dtype)
+    def forward(ctx: Any, weight: Tensor, threshold: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, threshold)
+        return _excess(weight, threshold).gt_(0).mul_(weight)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        size = ctx.saved_tensors[0].abs()
-        slope = torch.where(size <= 0.4, 2 - 4 * size, torch.where(size <= 1, 0.4, 0.0))
-        return gradients[0] * slope
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        weight, threshold = ctx.saved_tensors
+        excess = _excess(weight, threshold)
+        size = excess.abs()
+        slope = torch.where(size <= 0.4, 2 - 4 * size, FLAT).mul_(size.le_(1))
+        pulled = (gradients[0] * weight).mul_(slope)
+        straight = excess.gt_(0).mul_(gradients[0])
+        by_threshold = pulled.sum_to_size(_rows(threshold, weight).shape).view(-1).neg()
+        return straight.addcmul_(pulled, weight.sign()), by_threshold
+
+
+def _excess(weight: Tensor, threshold: Tensor) -> Tensor:
+    return weight.abs().sub_(_rows(threshold, weight))
+
+
+def _rows(threshold: Tensor, weight: Tensor) -> Tensor:
+    return threshold.view(-1, *[1] * (weight.dim() - 1))

@@ -4,7 +4,7 @@ The threshold is found by a radix search over the bits of the scores: one histog
 read block by block, so the extra memory does not grow with the network.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from math import inf
@@ -15,6 +15,7 @@ from torch import Tensor
 from prunus.candidates import Candidates, key
 
 RUN = 1 << 17  # keys whose digits are counted at once; clearing the table of 65,536 counts must not outweigh counting
+HELD = 4  # runs of keys that are held between two passes; the keys of a larger network are computed again
 DIGIT = 16  # bits decided by one pass
 
 Contest = Mapping[str, Tensor | Candidates]  # scores by name, given or yet to be computed
@@ -146,15 +147,16 @@ def _joined(parts: list[Tensor]) -> Tensor:
 def _kth_largest(field: _Field, k: int, total: int, noted: _Noted) -> tuple[int, int, int]:
     """The key of the k-th largest score, how many scores equal to it belong to the top k, and how many there are."""
     bits, prefix, equal = 8 * field.kind.itemsize, None, 0  # prefix: the digits decided so far, as a signed integer
-    runs = field.runs(noted)
+    runs: Iterable[Tensor] = field.runs(noted)
     if k == 0:
         return field.pin + 1, 0, sum(0 for _ in runs)
     if total <= RUN:
         keys = torch.cat(list(runs))
         threshold = int(keys.kthvalue(total - k + 1).values)
         return threshold, k - int((keys > threshold).sum()), int((keys == threshold).sum())
+    held = list(runs) if total <= HELD * RUN else None
     for shift in range(bits - DIGIT, -1, -DIGIT):
-        bucket, k, equal = _bucket(_histogram(runs, prefix, shift), k)
+        bucket, k, equal = _bucket(_histogram(iter(held or runs), prefix, shift), k)
         prefix = bucket - (1 << DIGIT - 1) if prefix is None else (prefix << DIGIT) + bucket
         runs = field.runs()
     assert prefix is not None

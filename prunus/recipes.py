@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prunus.data import npz_file
 from prunus.settings import Search
@@ -118,6 +118,14 @@ class Recipe(BaseModel):
             if not value.keys() & {"epochs", "steps", "peak"}:
                 raise RecipeError("start needs the length of the dense run, epochs or steps; such as start.epochs=10")
         return value
+
+    @model_validator(mode="after")
+    def _seed_of_its_own(self) -> "Recipe":
+        if self.search is not None and self.search.seed in self.seed:
+            raise ValueError(
+                f"search: seed {self.search.seed} is one of the recipe's; a search needs a seed of its own"
+            )
+        return self
 
     @field_validator("sparsity", "seed", "epochs")
     @classmethod
@@ -319,7 +327,7 @@ def _set(values: dict[str, Any], path: str, value: Any, where: str) -> None:
 
 def _first(error: ValidationError) -> str:
     found = error.errors()[0]
-    where = found["loc"][0]  # what follows it names alternatives of the type
+    where = f"{found['loc'][0]}: " if found["loc"] else ""  # what follows it names alternatives of the type
     message = found["msg"].removeprefix("Value error, ")
     value = "" if "got " in message else f", got {found['input']!r}"
-    return f"{where}: {message[0].lower() + message[1:]}{value}"
+    return f"{where}{message[0].lower() + message[1:]}{value}"

@@ -52,6 +52,14 @@ def run(part: Callable[[Tensor], Part], weight: Tensor) -> tuple[Tensor, tuple[T
     return used, torch.autograd.grad((used * outer).sum(), [leaf, *made.parameters()])
 
 
+def test_dst_has_no_second_derivative() -> None:
+    weight = torch.randn(4, 3, generator=seeded(0)).requires_grad_()
+    used = PARTS["neuron threshold"](weight)(weight)
+    (gradient,) = torch.autograd.grad(used.square().sum(), weight, create_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        gradient.square().sum().backward()
+
+
 @pytest.mark.filterwarnings(
     "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
 )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from prunus import candidates, ranking
-from prunus.ranking import top_k, top_k_together
+from prunus.ranking import find_cut, top_k, top_k_together
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 DENORMAL = {torch.float16: 2**-24, torch.bfloat16: 2**-133, torch.float32: 2**-149, torch.float64: 2**-1074}
@@ -143,3 +143,18 @@ def test_a_search_makes_nothing_larger_than_a_chunk() -> None:
     with LargestStorage(values) as largest:
         top_k(values, 1000)
     assert largest.bytes <= 8 * ranking.RUN  # int64 digits of one chunk; the mask has 4 * CHUNK bytes
+
+
+@pytest.mark.parametrize(("size", "times"), [(7, 1), (8, 1), (28, 1), (29, 2)])
+def test_the_keys_of_a_few_runs_are_computed_once(size: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_pieces(monkeypatch, 7)
+    read = 0
+
+    def counted(weight: Tensor, signal: Tensor | None, generator: torch.Generator) -> Tensor:
+        nonlocal read
+        read += weight.numel()
+        return weight
+
+    weight = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    find_cut({"weight": candidates.Candidates(weight, criterion=counted)}, size // 2)
+    assert read == times * size

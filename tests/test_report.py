@@ -14,9 +14,10 @@ from studies import as_written_before, lines_with, timed, write_run
 
 from prunus.report import main_table, print_table, write_report
 from prunus.report.markdown import markdown
+from prunus.report.paired import differences
 from prunus.report.results import read
 from prunus.report.study import study_document
-from prunus.report.tables import benefits, collapsed, costs, differences, misses, reliability
+from prunus.report.tables import benefits, collapsed, costs, misses, reliability
 from prunus.report.wording import count, realised, size, throughput, unit
 
 
@@ -193,7 +194,7 @@ def test_what_an_older_result_does_not_hold_was_not_measured(study: Path) -> Non
 
 def test_a_result_of_another_format_is_refused(study: Path) -> None:
     write_run(study, "gmp", 0.9, 5, 0.9, format="prunus-result/9")
-    with pytest.raises(ValueError, match=r"must be of format 'prunus-result/2', got 'prunus-result/9'; run it again"):
+    with pytest.raises(ValueError, match=r"must be of format 'prunus-result/3', got 'prunus-result/9'; run it again"):
         read(study)
 
 

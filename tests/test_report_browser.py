@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import write_study
+from studies import write_methods, write_retraining, write_study
 
 from prunus.report import write_report
 
@@ -49,7 +49,7 @@ onload = () => {
     const box = element.getBoundingClientRect();
     const free = !element.closest(".scroll, .panel");
     if (free && box.right > innerWidth + 1) found.overflow.push(element.outerHTML.slice(0, 80));
-    if (!own || element.closest("title, #figure-layers")) return;
+    if (!own || element.closest("title, figure[id$=-layers]")) return;
     const style = getComputedStyle(element);
     const shades = [light(element.closest("svg") ? style.fill : style.color), light(ground(element))].sort();
     const kind = element.closest("svg") ? "svg text" : element.tagName.toLowerCase();
@@ -65,7 +65,10 @@ onload = () => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_report(write_study(tmp_path_factory.mktemp("browser") / "study"))
+    """Three studies in one page, so that every section is on it."""
+    directory = tmp_path_factory.mktemp("browser")
+    writers = {"study": write_study, "methods": write_methods, "retraining": write_retraining}
+    return write_report(*(write(directory / name) for name, write in writers.items()), out=directory)
 
 
 def browse(page: Path, scratch: Path, *options: str) -> subprocess.CompletedProcess[str]:

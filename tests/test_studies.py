@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -28,6 +29,7 @@ import os, signal, sys, time
 from pathlib import Path
 from prunus.studies import Tasks
 storage, go, deadly = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+assert "torch" not in sys.modules
 go.with_name(f"ready-{os.getpid()}").touch()
 while not go.exists():
     time.sleep(0.001)
@@ -113,13 +115,13 @@ def test_two_open_an_empty_storage_at_once(storage: str, tmp_path: Path) -> None
     openers = [start(OPENER, storage, tmp_path / "go", -1) for _ in range(2)]
     wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     (tmp_path / "go").touch()
-    assert [opener.wait() for opener in openers] == [0, 0]
+    assert [opener.wait(60) for opener in openers] == [0, 0]
     assert states(Tasks.open(storage, "squares", COUNT)) == {"WAITING": list(range(COUNT))}
 
 
 def test_one_killed_while_it_adds_the_tasks(storage: str, tmp_path: Path) -> None:
     (tmp_path / "go").touch()
-    assert start(OPENER, storage, tmp_path / "go", 4).wait() == -signal.SIGKILL
+    assert start(OPENER, storage, tmp_path / "go", 4).wait(60) == -signal.SIGKILL
     assert states(Tasks.open(storage, "squares", COUNT)) == {"WAITING": list(range(COUNT))}
 
 
@@ -132,7 +134,7 @@ def test_the_task_of_a_killed_worker_is_run_again(storage: str, tmp_path: Path) 
         time.sleep(3.5)  # longer than a silent worker is waited for
     assert len(lines(log, "begins")) == COUNT, "a task of a living worker was taken over"
     os.kill(victim, signal.SIGKILL)
-    assert sorted(worker.wait() for worker in workers) == [-signal.SIGKILL, 0]
+    assert sorted(worker.wait(60) for worker in workers) == [-signal.SIGKILL, 0]
     assert Counter(number for number, _ in lines(log, "begins")) == Counter([*range(COUNT), 2])
     assert [process for number, process in lines(log, "ends") if number == 2] == [
         worker.pid for worker in workers if worker.pid != victim
@@ -154,7 +156,7 @@ def test_kills_at_random_moments_lose_nothing(storage: str) -> None:
         workers[kill % 3].kill()
         workers[kill % 3].wait()
         workers[kill % 3] = start(code, storage)
-    assert [worker.wait() for worker in workers] == [0, 0, 0]
+    assert [worker.wait(60) for worker in workers] == [0, 0, 0]
     opened = Tasks.open(storage, "many", 80)
     assert opened.values() == {number: float(number) for number in range(80)}
     assert Counter(states(opened)["COMPLETE"]) == Counter(range(80))
@@ -258,6 +260,20 @@ def test_a_worker_looks_less_often_the_longer_others_work(journal: Path, monkeyp
         opened.study.ask()
         Tasks.open(journal, "squares", 1).work(lambda number: pytest.fail("two ran one task"))
     assert waits == [0.5, 1, 2, 4, 4, 4]
+
+
+def test_what_another_program_claims_is_left_to_it(journal: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, other = Tasks.open(journal, "squares", 1), Tasks.open(journal, "squares", 1)
+
+    @contextmanager
+    def presence(trial_id: int) -> Iterator[None]:
+        other.study.ask()
+        yield
+
+    monkeypatch.setattr(opened.place, "presence", presence)
+    monkeypatch.setattr(tasks.time, "sleep", lambda seconds: other.study.tell(0, 5.0))
+    opened.work(lambda number: pytest.fail("two ran one task"))
+    assert opened.values() == {0: 5.0}
 
 
 @pytest.mark.slow

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from prunus.candidates import Candidates
 from prunus.carriers.site import Site
-from prunus.masks import Masks, Tensors, keep_count, multiply_
+from prunus.criteria import Criterion, magnitude, saliency
+from prunus.masks import Masks, keep_count, project_
 from prunus.ranking import top_k_together
 
 SCOPES = ("weights", "all")
@@ -28,9 +31,8 @@ class KeepSalient:
         if not gradients:
             return
         with torch.no_grad():
-            masks = _top(site, {name: (ranked[name] * g).abs_() for name, g in gradients.items()}, self.sparsity)
-            for name, gradient in gradients.items():
-                multiply_(gradient, masks[name])
+            candidates = {name: _candidates(ranked[name], saliency, g) for name, g in gradients.items()}
+            project_(gradients, _top(site, candidates, self.sparsity))
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ class DecaySmallest:
         decays = _coupled_decays(site)
         ranked = _ranked(site, self.scope)
         with torch.no_grad():
-            masks = _top(site, {name: parameter.abs() for name, parameter in ranked.items()}, self.sparsity)
+            masks = _top(site, {name: _candidates(p, magnitude) for name, p in ranked.items()}, self.sparsity)
             for name, parameter in ranked.items():
                 if parameter.grad is not None:
-                    parameter.grad.addcmul_(parameter, masks[name].to(parameter.dtype), value=-decays[id(parameter)])
+                    kept = masks[name].view(torch.int8).to(parameter.dtype)  # int8 widens fast, bool does not
+                    parameter.grad.addcmul_(parameter, kept, value=-decays[id(parameter)])
 
 
 def _ranked(site: Site, scope: str) -> dict[str, torch.nn.Parameter]:
@@ -63,10 +66,15 @@ def _ranked(site: Site, scope: str) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in site.model.named_parameters() if p.requires_grad}
 
 
-def _top(site: Site, scores: Tensors, sparsity: float) -> Masks:
+def _candidates(parameter: Tensor, criterion: Criterion, signal: Tensor | None = None) -> Candidates:
+    # masks in the layout of what they multiply
+    return Candidates(parameter, signal, criterion, into=torch.empty_like(parameter, dtype=torch.bool))
+
+
+def _top(site: Site, candidates: dict[str, Candidates], sparsity: float) -> Masks:
     # the places are counted over the prunable weights whoever competes for them
     places = keep_count(sum(weight.numel() for weight in site.weights.values()), sparsity)
-    return top_k_together(scores, places)
+    return top_k_together(candidates, places)
 
 
 def _coupled_decays(site: Site) -> dict[int, float]:

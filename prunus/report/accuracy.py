@@ -1,17 +1,19 @@
 """The plot of test accuracy against sparsity: mean ± sd per method, dense as a band."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from prunus.report import wording
-from prunus.report.cells import sparse_methods
+from prunus.report.cells import sparse_variants
 from prunus.report.drawing import HOVER, Panel, Plot
 from prunus.report.palette import DENSE, Look, halvings, looks, sparsity_ticks
 from prunus.report.results import Results
 from prunus.report.swatches import square, swatch
-from prunus.report.tables import CELL, records, reference, summarise
+from prunus.report.tables import CELL, budgets, records, reference, summarise, told_apart
 
 LEAST_RANGE = 5.0  # points below which one panel always suffices
 COLUMNS = [*CELL, "name", "realised_sparsity", "accuracy", "accuracy_sd", "n"]
@@ -22,19 +24,33 @@ CAPTION = (
 
 
 def accuracy_plot(results: Results) -> Plot:
-    """Accuracy at the realised sparsity; where few points fall far below, a second panel shows those near the top."""
+    """Accuracy at the realised sparsity, for each budget; where few points fall far below, with a close-up."""
     table = summarise(results)[COLUMNS]
-    sparse = table[table["name"] != "dense"]
+    sparse = told_apart(table[table["name"] != "dense"], results)
     dense = table[table["method"] == reference(results.runs)]
-    look = looks(sparse_methods(results))
-    top = 100 * float((table["accuracy"] + table["accuracy_sd"].fillna(0.0)).max())
-    floor = close_up(sparse["accuracy"], 100 * float(table["accuracy"].max()))
-    panels = [accuracy_panel(dense, sparse, look, "test accuracy, %", None)]
-    if floor is not None:
-        panels.append(accuracy_panel(dense, sparse, look, "close-up", (floor, top + 0.1 * (top - floor))))
-    band = {"dense" + (", mean ± sd" if row["n"] > 1 else ""): square(DENSE) for row in records(dense)}
-    keys = band | {method: swatch(chosen) for method, chosen in look.items()}
+    look = looks(sparse_variants(results))
+    limits = close_up_limits(table)
+    panels = []
+    for budget in budgets(results) or [""]:
+        points = sparse[sparse["budget"] == budget].drop(columns="method").rename(columns={"variant": "method"})
+        after = f" after {budget}" if budget else ""
+        panels.append(accuracy_panel(dense, points, look, f"test accuracy, %{after}", None))
+        if limits is not None:
+            panels.append(accuracy_panel(dense, points, look, f"close-up{after}", limits))
+    keys = dense_key(dense) | {method: swatch(chosen) for method, chosen in look.items()}
     return Plot("accuracy", "Test accuracy against sparsity", CAPTION, table, panels, keys)
+
+
+def dense_key(dense: pd.DataFrame) -> dict[str, str]:
+    """The key to the band of dense training."""
+    return {"dense" + (", mean ± sd" if row["n"] > 1 else ""): square(DENSE) for row in records(dense)}
+
+
+def close_up_limits(table: pd.DataFrame) -> tuple[float, float] | None:
+    """The limits in % of a close-up of the means near the top, None where none is needed; see ``close_up``."""
+    top = 100 * float((table["accuracy"] + table["accuracy_sd"].fillna(0.0)).max())
+    floor = close_up(table.loc[table["name"] != "dense", "accuracy"], 100 * float(table["accuracy"].max()))
+    return None if floor is None else (floor, top + 0.1 * (top - floor))
 
 
 def accuracy_panel(
@@ -78,7 +94,7 @@ def draw_dense(axes: Axes, dense: pd.DataFrame) -> None:
 
 def draw_methods(axes: Axes, sparse: pd.DataFrame, look: dict[str, Look]) -> None:
     """A line with error bars per method, shifted sideways by its place so that none hides another."""
-    shift = shifts(sparse["requested_sparsity"], list(look))
+    shift = shifts(halvings(sparse["requested_sparsity"].dropna()), list(look))
     for method, chosen in look.items():
         points = sparse[sparse["method"] == method].sort_values("realised_sparsity")
         places = halvings(points["realised_sparsity"]) + shift[method]
@@ -97,14 +113,14 @@ def draw_points(axes: Axes, places: NDArray[np.float64], points: pd.DataFrame, l
         point.set_gid(hover(name, row))
 
 
-def hover(name: str, row: dict[str, float]) -> str:
+def hover(name: str, row: dict[str, Any]) -> str:
     """What a point says under the mouse: 'gmp at 90 %: 97.12 ± 0.30 % (n=3)'."""
     reached = wording.sample(100 * row["accuracy"], 100 * row["accuracy_sd"], int(row["n"]), " %")
-    return f"{HOVER}{name} at {wording.sparsity(row['requested_sparsity'])}: {reached}"
+    after = f" after {row['budget']}" if row.get("budget") else ""
+    return f"{HOVER}{name} at {wording.sparsity(row['requested_sparsity'])}{after}: {reached}"
 
 
-def shifts(requested: "pd.Series[float]", methods: list[str]) -> dict[str, float]:
-    """A sideways shift per method, in all at most half the smallest distance between two requested sparsities."""
-    places = np.unique(halvings(requested.dropna()))
-    width = min(0.5 * float(np.diff(places).min(initial=1.0)), 0.06 * len(methods))
+def shifts(places: NDArray[np.float64], methods: list[str]) -> dict[str, float]:
+    """A sideways shift per method, in all at most half the smallest distance between two places of points."""
+    width = min(0.5 * float(np.diff(np.unique(places)).min(initial=1.0)), 0.06 * len(methods))
     return {method: ((place + 0.5) / len(methods) - 0.5) * width for place, method in enumerate(methods)}

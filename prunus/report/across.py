@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import yaml
 
+from prunus.report.paired import paired
 from prunus.report.results import Results
-from prunus.report.tables import CELL, TIMED, costs, margin, mean, reference, sd, summarise
+from prunus.report.tables import CELL, TIMED, costs, margin, mean, sd, summarise
 
 CHANGE = ["study", *CELL, "change", "change_sd", "n", "change_low", "change_high"]
 COMPARED = [*CELL, "name", "n", "accuracy", "accuracy_sd", "realised_sparsity", *TIMED, "train_seconds"]
@@ -34,31 +35,25 @@ def changes(studies: Sequence[Results]) -> pd.DataFrame:
     """Test accuracy less that of the pair: mean, sd, n pairs and 95 % t-interval, as fractions.
 
     The pair is the run of the same method, sparsity and seed in the first study where all share their workload, else
-    the dense run of the same seed in the same study.
+    the dense run of the same seed in the same study (see ``paired``).
     """
     if same_workload(studies):
-        first = studies[0].runs.set_index([*CELL, "seed"])["accuracy"]
-        found = [change(results, [*CELL, "seed"], first) for results in studies[1:]]
+        key = [*CELL, "seed"]
+        first = studies[0].runs[[*key, "accuracy"]].rename(columns={"accuracy": "pair"})
+        found = [change(results.study, results.runs.merge(first, on=key)) for results in studies[1:]]
     else:
-        found = [change(results, ["seed"], dense(results)) for results in studies]
+        found = [change(results.study, paired(results.runs, results.runs)) for results in studies]
     return pd.concat(found, ignore_index=True)
 
 
-def dense(results: Results) -> "pd.Series[float]":
-    """The accuracy of dense training by seed."""
-    runs = results.runs
-    return runs[runs["method"] == reference(runs)].set_index("seed")["accuracy"]
-
-
-def change(results: Results, key: list[str], pair: "pd.Series[float]") -> pd.DataFrame:
-    """The rows of one study."""
-    runs = results.runs.merge(pair.rename("pair").reset_index(), on=key)
+def change(study: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one study, from its runs with the accuracy of each one's ``pair``."""
     rows = []
     for cell, group in runs.groupby(CELL, sort=False, dropna=False):
         difference = group["accuracy"] - group["pair"]
         middle, spread, n = mean(difference), sd(difference), len(difference)
         half = margin(spread, n)
-        rows.append([results.study, *cell, middle, spread, n, middle - half, middle + half])
+        rows.append([study, *cell, middle, spread, n, middle - half, middle + half])
     return pd.DataFrame(rows, columns=CHANGE)
 
 

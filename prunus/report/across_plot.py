@@ -45,7 +45,7 @@ def across_panel(method: str, table: pd.DataFrame, look: dict[str, Look], name: 
 
     def draw(axes: Axes) -> None:
         axes.set_title(method)
-        shift = shifts(sparse["requested_sparsity"], list(look))
+        shift = shifts(halvings(sparse["requested_sparsity"].dropna()), list(look))
         for study, chosen in look.items():
             points = sparse[(sparse["study"] == study) & (sparse["method"] == method)]
             points = points.sort_values("realised_sparsity")

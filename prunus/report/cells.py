@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from prunus.report import wording
+from prunus.report.paired import differences
 from prunus.report.results import Results
 from prunus.report.rows import HELD
-from prunus.report.tables import benefits, costs, differences, layer_means, records, reference, summarise
+from prunus.report.tables import benefits, costs, layer_means, records, reference, summarise
 
 Row = Mapping[str, Any]
 PARTS = ["parameters", "gradients", "optimizer state", "added by the method"]
@@ -59,7 +60,8 @@ def measured(row: Row, dense: str | None) -> str:
 def benefit_cells(results: Results) -> pd.DataFrame:
     """Theory beside measurement, the steps that training took, and the file dense beside packed."""
     dense = reference(results.runs)
-    return pd.DataFrame([benefit_row(row, dense) for row in records(benefits(results))])
+    cells = pd.DataFrame([benefit_row(row, dense) for row in records(benefits(results))])
+    return cells if results.timing["images"].notna().any() else cells.drop(columns="images/s")
 
 
 def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
@@ -72,6 +74,7 @@ def benefit_row(row: Row, dense: str | None) -> dict[str, str]:
         "MACs kept": wording.part(row["macs_kept"], row["macs"]) if trained else "",
         "speed-up in theory": theory(row) if trained else "",
         "training throughput, measured": measured(row, dense),
+        "images/s": wording.images(row["images"]),
         "paired blocks": "" if math.isnan(blocks) else f"{blocks:.0f}",
         "steps + extra gradient passes": wording.steps(row["steps"], row["extra_forward_backward"]) if trained else "",
         "file dense": wording.size(row["bytes_dense"]) if trained else "",
@@ -102,29 +105,29 @@ def cost_row(row: Row, dense: float) -> dict[str, str]:
     }
 
 
-def difference_cells(results: Results) -> pd.DataFrame:
-    """Paired differences to dense, and what they show."""
-    return pd.DataFrame([difference_row(row) for row in records(differences(results))])
+def difference_cells(results: Results, name: str) -> pd.DataFrame:
+    """Paired differences to the method ``name``, and what they show."""
+    return pd.DataFrame([difference_row(row, name) for row in records(differences(results, name))])
 
 
-def difference_row(row: Row) -> dict[str, str]:
+def difference_row(row: Row, name: str) -> dict[str, str]:
     """One method at one sparsity."""
     n, low, high = row["n"], row["low"], row["high"]
     return {
         "requested": wording.sparsity(row["requested_sparsity"]),
         "method": row["method"],
-        "difference to dense, points": wording.points(row["difference"], row["difference_sd"], n),
+        f"difference to {name}, points": wording.points(row["difference"], row["difference_sd"], n),
         "common seeds": str(n),
         "95 % interval": f"{100 * low:+.2f} to {100 * high:+.2f}" if n > 1 else "unknown",
-        "reading": reading(low, high),
+        "reading": reading(low, high, name),
     }
 
 
-def reading(low: float, high: float) -> str:
-    """What an interval of differences to dense shows."""
+def reading(low: float, high: float, name: str) -> str:
+    """What an interval of differences to a method shows."""
     if math.isnan(low):
         return "one seed: cannot say"
-    return "below dense" if high < 0 else "above dense" if low > 0 else "no difference shown"
+    return f"below {name}" if high < 0 else f"above {name}" if low > 0 else "no difference shown"
 
 
 def layer_cells(results: Results) -> dict[str, pd.DataFrame]:
@@ -134,8 +137,14 @@ def layer_cells(results: Results) -> dict[str, pd.DataFrame]:
 
 
 def sparse_methods(results: Results) -> list[str]:
-    """The labels of all methods but dense, sorted."""
-    return sorted(set(results.runs.loc[results.runs["name"] != "dense", "method"]))
+    """The labels of all methods but dense, sorted, those of one variant by the length of their training."""
+    sparse = results.runs[results.runs["name"] != "dense"].sort_values(["variant", "steps"])
+    return list(sparse["method"].drop_duplicates())
+
+
+def sparse_variants(results: Results) -> list[str]:
+    """The methods but dense as they are called whatever their budget, sorted."""
+    return sorted(set(results.runs.loc[results.runs["name"] != "dense", "variant"]))
 
 
 def one_method(means: pd.DataFrame) -> pd.DataFrame:

@@ -6,13 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from prunus.report import wording
-from prunus.report.cells import sparse_methods
+from prunus.report.cells import sparse_methods, sparse_variants
 from prunus.report.drawing import HOVER, Panel, Plot, Space
 from prunus.report.palette import DENSE, Look, halvings, levels, looks, sparsity_ticks, usual_ticks
 from prunus.report.results import Results
 from prunus.report.rows import IDENTITY
 from prunus.report.swatches import swatch
-from prunus.report.tables import curve_means, reference
+from prunus.report.tables import curve_means, reference, told_apart
 
 WIDTH, HEIGHT = 3.4, 2.4
 LEARNING_CAPTION = (
@@ -26,15 +26,21 @@ SPARSITY_CAPTION = (
 
 
 def learning_plot(results: Results) -> Plot:
-    """Validation accuracy over epochs, a panel per requested sparsity: means over seeds, seeds thin, dense in each."""
+    """Validation accuracy over epochs, a panel per requested sparsity and budget, with dense training in each.
+
+    Thick are means over seeds, thin the seeds. Dense training from which the runs began is another time: not in it.
+    """
     data = results.curves[[*IDENTITY, "step", "epoch", "learning_rate", "loss", "accuracy", "nll"]]
-    sparse = data[data["method"].isin(sparse_methods(results))]
+    sparse = told_apart(data[data["method"].isin(sparse_methods(results))], results)
     dense = data[data["method"] == reference(results.runs)]
-    look = bare(looks(sparse_methods(results)))
-    panels = [
-        learning_panel(f"validation accuracy, %, at {wording.sparsity(float(str(requested)))}", dense, curves, look)
-        for requested, curves in sparse.groupby("requested_sparsity", sort=False, dropna=False)
-    ]
+    look = bare(looks(sparse_variants(results)))
+    begun = results.runs.set_index("run")["pretraining"].notna()
+    panels = []
+    for (requested, budget), curves in sparse.groupby(["requested_sparsity", "budget"], sort=False, dropna=False):
+        at = wording.sparsity(float(str(requested))) + (f", {budget}" if budget else "")
+        beside = dense.iloc[:0] if curves["run"].map(begun).all() else dense
+        shown = curves.drop(columns="method").rename(columns={"variant": "method"})
+        panels.append(learning_panel(f"validation accuracy, %, at {at}", beside, shown, look))
     keys = {method: swatch(chosen) for method, chosen in ({"dense": Look(DENSE, "", "-")} | look).items()}
     return Plot("learning-curves", "Learning curves", LEARNING_CAPTION, data, panels, keys)
 
@@ -68,6 +74,8 @@ def settled(curves: pd.DataFrame) -> tuple[float, float]:
 
 def draw_accuracy(axes: Axes, method: str, runs: pd.DataFrame, look: Look) -> None:
     """The accuracy of one method: every seed thin, the mean over it."""
+    if runs.empty:
+        return
     for _, run in runs.groupby("run"):
         axes.plot(run["epoch"], 100 * run["accuracy"], color=look.colour, linewidth=0.5, alpha=0.25)
     mean = curve_means(runs, "accuracy")

@@ -1,4 +1,4 @@
-"""All plots of a report, in its order."""
+"""All plots of a report, in its order; some have no panels where a study has nothing for them."""
 
 from collections.abc import Callable, Mapping
 
@@ -6,14 +6,20 @@ from prunus.report.accuracy import accuracy_plot
 from prunus.report.calibration import calibration_plot
 from prunus.report.cost import cost_plot
 from prunus.report.curves import learning_plot, sparsity_plot
+from prunus.report.cycles_plot import cycles_plot
 from prunus.report.drawing import Plot
 from prunus.report.layers import layers_plot
+from prunus.report.rates import rates_plot
 from prunus.report.results import Results
+from prunus.report.retraining_plot import retraining_plot
 
 PLOTS: Mapping[str, Callable[[Results], Plot]] = {
     "accuracy": accuracy_plot,
     "learning-curves": learning_plot,
     "sparsity": sparsity_plot,
+    "learning-rates": rates_plot,
+    "retraining-budget": retraining_plot,
+    "pruning-drop": cycles_plot,
     "layers": layers_plot,
     "calibration": calibration_plot,
     "cost": cost_plot,

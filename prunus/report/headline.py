@@ -3,18 +3,18 @@
 import pandas as pd
 
 from prunus.report import wording
-from prunus.report.cells import sparse_methods
+from prunus.report.cells import sparse_variants
 from prunus.report.results import Results
-from prunus.report.statements import contenders, overlapping
+from prunus.report.statements import contenders, overlapping, place
 from prunus.report.tables import records, reference, summarise
 
 
 def headline(results: Results) -> str:
-    """The method of highest mean accuracy at each requested sparsity, beside dense, in a sentence."""
+    """The method of highest mean accuracy at each requested sparsity and budget, beside dense, in a sentence."""
     ranked = [cells for cells in contenders(results) if len(cells)]
     if not ranked:
         return f"No sparse run of {workload(results)} has finished and met its sparsity; {dense(results)}."
-    methods = len(sparse_methods(results))
+    methods = len(sparse_variants(results))
     asked = f"Of {methods} methods that train {workload(results)} sparse, the highest mean test accuracy is that"
     if methods == 1:
         asked = f"The mean test accuracy of {workload(results)}, trained sparse, is that"
@@ -32,8 +32,8 @@ def leaders(ranked: list[pd.DataFrame]) -> list[str]:
     for cells in ranked:
         best = cells.iloc[0]
         reached = wording.spread(100 * best["accuracy"], 100 * best["accuracy_sd"], best["n"])
-        wins.setdefault(best["method"], []).append(f"{wording.sparsity(best['requested_sparsity'])} ({reached} %)")
-    return [f"`{method}` at {wording.listed(at)}" for method, at in wins.items()]
+        wins.setdefault(best["variant"], []).append(f"{place(best)} ({reached} %)")
+    return [f"`{variant}` at {wording.listed(at)}" for variant, at in wins.items()]
 
 
 def dense(results: Results) -> str:
@@ -56,5 +56,5 @@ def clearness(ranked: list[pd.DataFrame]) -> str:
         return ", and no lead stands clear of the spread of the others"
     if len(clear) == len(rivals):
         return ", and every lead stands clear of the spread of the others"
-    at = wording.listed([wording.sparsity(best["requested_sparsity"]) for best in clear])
+    at = wording.listed([place(best) for best in clear])
     return f", and only the lead at {at} stands clear of the spread of the others"

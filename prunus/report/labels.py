@@ -1,17 +1,45 @@
 """Labels: what a reader sees a method called."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from prunus.report import wording
 
 
-def labels(results: Sequence[dict[str, Any]]) -> list[str]:
+class Label(NamedTuple):
+    """A method as a reader tells it from others: its variant, and its budget where the study gives several."""
+
+    variant: str
+    budget: str = ""
+
+    def __str__(self) -> str:
+        """'imp(schedule=allr), 2.5 epochs'."""
+        return f"{self.variant}, {self.budget}" if self.budget else self.variant
+
+
+def labels(results: Sequence[dict[str, Any]]) -> list[Label]:
+    """Each run's method: its variant, and its epochs where some variant of the method was trained for several.
+
+    The length of a training is its budget and no setting of its method: variants stand beside each other at each.
+    """
+    named = variants(results)
+    lengths: dict[tuple[str, str, float], set[int]] = {}
+    for content, variant in zip(results, named, strict=True):
+        lengths.setdefault((content["method"], variant, content["sparsity"]), set()).add(content["steps"])
+    several = {name for (name, _, _), steps in lengths.items() if len(steps) > 1}
+    return [
+        Label(variant, wording.epochs(content["epochs"]) if content["method"] in several else "")
+        for content, variant in zip(results, named, strict=True)
+    ]
+
+
+def variants(results: Sequence[dict[str, Any]]) -> list[str]:
     """Each run's method; in brackets the settings by which runs of one method differ at one sparsity.
 
     Two variants of a method are two methods to a reader: averaging over them would hide what the study varied.
     """
     settings = [
-        {**content["arguments"], **{key: content[key] for key in ("steps", "batch_size", "precision")}}
-        for content in results
+        {**content["arguments"], **{key: content[key] for key in ("batch_size", "precision")}} for content in results
     ]
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
     for content, setting in zip(results, settings, strict=True):

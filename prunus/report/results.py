@@ -9,27 +9,33 @@ import pandas as pd
 
 from prunus.report import rows
 
-FORMATS = ("prunus-result/1", "prunus-result/2", "prunus-result/3")  # the first has no bins of confidence and no memory
+# the first has no bins of confidence and no memory, the second no cycles, learning rates and operations of training
+FORMATS = ("prunus-result/1", "prunus-result/2", "prunus-result/3")
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
     """What a study's directory holds; equal to itself alone, so that what follows from it is computed once.
 
-    In every frame ``method`` is the label that a reader sees (see ``labels``), ``name`` the method's own name, and
-    sparsities and accuracies are fractions. ``runs``: a row per finished run. ``curves``: a row per logged step, its
-    accuracy and negative log-likelihood on the validation data. ``layers``: a row per run and layer. ``bins``: a row
-    per run and bin of confidence on the test data. ``timing``: a row per measurement. ``unfinished``: those without a
-    result. ``strays``: runs that lie there but belong to another recipe.
+    In every frame ``method`` is the label that a reader sees (see ``labels``), in ``runs`` also as its ``variant`` and
+    ``budget``, ``name`` the method's own name, and sparsities and accuracies are fractions. ``runs``: a row per
+    finished run. ``curves``: a row per logged step, its accuracy and negative log-likelihood on the validation data.
+    ``rates``: a row per noted learning rate. ``cycles``: a row per run and cycle of pruning and retraining. ``layers``:
+    a row per run and layer. ``bins``: a row per run and bin of confidence on the test data. ``timing``: a row per
+    measurement. ``searches``: the search for each method's own settings, as its file has it. ``unfinished``: those
+    without a result. ``strays``: runs that lie there but belong to another recipe.
     """
 
     study: str
     recipe: str
     runs: pd.DataFrame
     curves: pd.DataFrame
+    rates: pd.DataFrame
+    cycles: pd.DataFrame
     layers: pd.DataFrame
     bins: pd.DataFrame
     timing: pd.DataFrame
+    searches: list[dict[str, Any]]
     unfinished: pd.DataFrame
     strays: list[str]
 
@@ -45,18 +51,26 @@ def read(directory: Path) -> Results:
         raise ValueError(f"a report needs a finished run under {directory}/runs, got {what}; run the study first")
     results = {path.name: result(path / "result.json") for path in finished}
     runs = rows.run_rows(results)
-    timing = directory / "timing.json"
     return Results(
         study=directory.resolve().name,
         recipe=(directory / "recipe.yaml").read_text(encoding="utf-8"),
         runs=runs,
         curves=rows.curve_rows(runs, {path.name: rows.logged(path / "metrics.jsonl") for path in finished}),
+        rates=rows.rate_rows(runs, results),
+        cycles=rows.cycle_rows(runs, results),
         layers=rows.layer_rows(runs, results),
         bins=rows.bin_rows(runs, results),
-        timing=rows.timing_rows(runs, json.loads(timing.read_text(encoding="utf-8")) if timing.exists() else []),
+        timing=rows.timing_rows(runs, listed(directory / "timing.json")),
+        searches=listed(directory / "search.json"),
         unfinished=rows.unfinished_rows([path for path in directories if path not in finished]),
         strays=[name for name in found if name not in names],
     )
+
+
+def listed(path: Path) -> list[dict[str, Any]]:
+    """What a file that not every study has lists; nothing where it is not there."""
+    entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    return entries
 
 
 def planned(directory: Path) -> list[str]:

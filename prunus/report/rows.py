@@ -9,18 +9,25 @@ import pandas as pd
 import yaml
 
 from prunus.report import wording
-from prunus.report.labels import label, labels
+from prunus.report.labels import Label, label, labels
 
 COPIED = [
     *("seed", "data", "model", "steps", "epochs", "batch_size", "realised_sparsity", "collapsed"),
     *("parameters", "parameters_kept", "macs", "macs_kept", "theoretical_speedup", "bytes_dense", "bytes_packed"),
     *("train_seconds", "extra_forward_backward", "versions", "device", "precision"),
 ]
+SPENT = [
+    *("pretraining_epochs", "pretraining_steps", "pretraining_seconds", "training_macs", "training_macs_dense"),
+    *("recalibration_batches", "recalibration_before", "recalibration_after"),
+]
 HELD = ["parameters_bytes", "gradients_bytes", "optimizer_bytes", "method_bytes"]
 LOGGED = ["step", "epoch", "loss", "learning_rate", "sparsity", "accuracy", "nll"]
 LAYER = ["name", "shape", "weights", "kept", "sparsity", "macs", "macs_kept"]
+CYCLE = ["step", "length", "sparsity", "fraction", "drop", "peak"]
+STAGES = ["trained", "pruned", "recalibrated", "retrained"]
 BIN = ["low", "high", "confidence", "accuracy", "n"]
 TIMING = ["run", "method", "sparsity", "ratio", "low", "high", "blocks", "precision"]
+IMAGES = {"steps_per_second": "images", "dense_steps_per_second": "dense_images"}  # both a second
 IDENTITY = ["run", "method", "requested_sparsity", "seed"]
 
 
@@ -30,35 +37,57 @@ def arithmetic(precision: str) -> str:
 
 
 def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per finished run: by requested sparsity, dense first, then by method and seed."""
-    rows = [
-        {
-            "run": run,
-            "name": content["method"],
-            "requested_sparsity": content["sparsity"],
-            **{key: content[key] for key in COPIED},
-            **{key: content["test"][key] for key in ("accuracy", "nll", "calibration_error")},
-            "test_examples": content["test"]["n"],
-            "validation_accuracy": content["validation"]["accuracy"],
-            "arithmetic": arithmetic(content["precision"]),
-            **held(content),
-        }
-        for run, content in results.items()
-    ]
-    runs = pd.DataFrame(rows).assign(method=labels(list(results.values())))
+    """A row per finished run: by requested sparsity, dense first, then by method, length and seed."""
+    named = labels(list(results.values()))
+    runs = pd.DataFrame([run_row(run, content) for run, content in results.items()]).assign(
+        method=[str(label) for label in named],
+        variant=[label.variant for label in named],
+        budget=[label.budget for label in named],
+    )
     # null where no multiplication is left, or where nothing was measured
-    numbers = ["theoretical_speedup", "peak_bytes", *HELD]
+    numbers = ["theoretical_speedup", "peak_bytes", *HELD, *SPENT]
     runs[numbers] = runs[numbers].astype(float)
     check_comparable(runs)
     runs["order"] = runs["name"] != "dense"
-    runs = runs.sort_values(["requested_sparsity", "order", "method", "seed"], ignore_index=True)
+    runs = runs.sort_values(["requested_sparsity", "order", "variant", "steps", "seed"], ignore_index=True)
     return runs.drop(columns="order")
+
+
+def run_row(run: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """What one run's result holds, but for what the others make of its label."""
+    return {
+        "run": run,
+        "name": content["method"],
+        "requested_sparsity": content["sparsity"],
+        **{key: content[key] for key in COPIED},
+        **{key: content["test"][key] for key in ("accuracy", "nll", "calibration_error")},
+        "test_examples": content["test"]["n"],
+        "validation_accuracy": content["validation"]["accuracy"],
+        "arithmetic": arithmetic(content["precision"]),
+        **held(content),
+        **spent(content),
+    }
 
 
 def held(content: Mapping[str, Any]) -> dict[str, float | None]:
     """What training held in memory; None in results of the format before it was counted."""
     counted = content.get("training_bytes") or {}
     return {name: counted.get(name.removesuffix("_bytes")) for name in HELD} | {"peak_bytes": content.get("peak_bytes")}
+
+
+def spent(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What training took beside its own steps; None in results of formats before it was counted."""
+    before = content.get("pretraining") or {}
+    recalibrated = content.get("recalibration") or {}
+    return {
+        "pretraining": before.get("run"),
+        "pretraining_epochs": before.get("epochs", 0),
+        "pretraining_steps": before.get("steps", 0),
+        "pretraining_seconds": before.get("train_seconds", 0),
+        **{key: content.get(key) for key in ("training_macs", "training_macs_dense")},
+        **{f"recalibration_{key}": recalibrated.get(key) for key in ("batches", "before", "after")},
+        "images_a_step": content["batch_size"] * content.get("accumulate", 1),
+    }
 
 
 def check_comparable(runs: pd.DataFrame) -> None:
@@ -95,6 +124,28 @@ def layer_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.
     return runs[IDENTITY].merge(layers.rename(columns={"name": "layer", "sparsity": "realised_sparsity"}), on="run")
 
 
+def cycle_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """A row per finished run and cycle of pruning and retraining, counted from 1, with the accuracy at each stage."""
+    rows = [
+        {"run": run, "cycle": number, **cycle, **cycle["measured"]}
+        for run, content in results.items()
+        for number, cycle in enumerate(content.get("cycles", []), 1)
+    ]
+    cycles = pd.DataFrame(rows, columns=["run", "cycle", *CYCLE, *STAGES])
+    cycles = cycles.astype(dict.fromkeys((*CYCLE, *STAGES), float))
+    return runs[IDENTITY].merge(cycles.rename(columns={"sparsity": "realised_sparsity"}), on="run")
+
+
+def rate_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+    """A row per finished run and noted learning rate; none for results of the formats before it was noted."""
+    rows = [
+        {"run": run, "step": step, "learning_rate": rate}
+        for run, content in results.items()
+        for step, rate in content.get("learning_rates", [])
+    ]
+    return runs[IDENTITY].merge(pd.DataFrame(rows, columns=["run", "step", "learning_rate"]), on="run")
+
+
 def bin_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
     """A row per finished run and bin of confidence on the test set; none for results of the format without bins."""
     rows = [{"run": run, **bin_} for run, content in results.items() for bin_ in content["test"].get("reliability", [])]
@@ -103,12 +154,21 @@ def bin_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.Da
 
 
 def timing_rows(runs: pd.DataFrame, entries: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A row per measured method, sparsity and number format; of a repeated measurement the last."""
-    timing = pd.DataFrame(entries, columns=TIMING).rename(columns={"method": "name", "sparsity": "requested_sparsity"})
+    """A row per measured method, sparsity and number format; of a repeated measurement the last.
+
+    ``images`` and ``dense_images`` are the images a second of the method and of dense beside it.
+    """
+    timing = pd.DataFrame(entries, columns=[*TIMING, *IMAGES]).rename(
+        columns={"method": "name", "sparsity": "requested_sparsity"}
+    )
     # a measurement that names its run belongs to that variant of the method
     timing["method"] = timing.pop("run").map(runs.set_index("run")["method"]).fillna(timing["name"])
     timing["arithmetic"] = [arithmetic(precision) for precision in timing.pop("precision")]
-    timing = timing.astype(dict.fromkeys(("requested_sparsity", "ratio", "low", "high", "blocks"), float))
+    timing = timing.astype(dict.fromkeys(("requested_sparsity", "ratio", "low", "high", "blocks", *IMAGES), float))
+    # what belongs to no run, such as dense in bf16, takes the batches of the study
+    images = timing["method"].map(runs.groupby("method")["images_a_step"].first()).fillna(runs["images_a_step"].iloc[0])
+    timing[list(IMAGES)] = timing[list(IMAGES)].mul(images, axis=0)
+    timing = timing.rename(columns=IMAGES)
     return timing.drop_duplicates(["method", "requested_sparsity", "arithmetic"], keep="last", ignore_index=True)
 
 
@@ -139,4 +199,6 @@ def described(path: Path) -> str:
     recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     ((method, arguments),) = recipe["method"].items()
     (sparsity,), (seed,) = recipe["sparsity"], recipe["seed"]
-    return f"`{label(method, arguments or {})}` at {wording.sparsity(sparsity)}, seed {seed}"
+    length = recipe.get("epochs")  # a list where a study may hold several, then of one
+    named = Label(label(method, arguments or {}), wording.epochs(length[0]) if isinstance(length, list) else "")
+    return f"`{named}` at {wording.sparsity(sparsity)}, seed {seed}"

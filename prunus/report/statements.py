@@ -1,23 +1,27 @@
 """What the tables say, in sentences: the answer at the top, and how far to trust it."""
 
 import math
+from typing import Any
 
 import pandas as pd
 
 from prunus.report import wording
-from prunus.report.cells import sparse_methods
+from prunus.report.cells import sparse_variants
+from prunus.report.paired import differences
 from prunus.report.results import Results
-from prunus.report.tables import CELL, benefits, differences, misses, records, reference, summarise
+from prunus.report.tables import CELL, benefits, budgets, misses, records, reference, summarise, told_apart
 
 
 def question(results: Results) -> str:
     """What the study asked, and what dense training reached."""
     runs = results.runs
     asked = wording.listed([wording.sparsity(value) for value in requested(results)])
-    methods = wording.listed([f"`{method}`" for method in sparse_methods(results)]) or "no sparse method"
+    methods = wording.listed([f"`{variant}`" for variant in sparse_variants(results)]) or "no sparse method"
+    lengths = wording.listed([budget for budget in budgets(results) if budget])
+    after = f" after {lengths}" if lengths else ""
     workload = f"{runs['model'].iloc[0]} on {runs['data'].iloc[0]}"
     return (
-        f"Asked: how close {methods} at {asked or 'no'} sparsity come to dense training of {workload}, "
+        f"Asked: how close {methods} at {asked or 'no'} sparsity{after} come to dense training of {workload}, "
         f"{dense_accuracy(results)}."
     )
 
@@ -39,10 +43,9 @@ def dense_accuracy(results: Results) -> str:
 
 
 def answers(results: Results) -> list[str]:
-    """A clause per requested sparsity: the method of highest mean accuracy, what overlaps it, how far from dense."""
+    """A clause per requested sparsity and budget: the highest mean accuracy, what overlaps it, how far from dense."""
     gaps = differences(results).set_index(CELL)
-    table = judged(results)
-    return [answer(cells, gaps) for _, cells in table.groupby("requested_sparsity", sort=False, dropna=False)]
+    return [answer(cells, gaps) for cells in rivals(results)]
 
 
 def judged(results: Results) -> pd.DataFrame:
@@ -50,12 +53,21 @@ def judged(results: Results) -> pd.DataFrame:
     table = summarise(results)
     table = table[table["name"] != "dense"]
     missed = misses(results).set_index(CELL).index
-    return table.assign(missed=[cell in missed for cell in zip(*(table[key] for key in CELL), strict=True)])
+    table = table.assign(missed=[cell in missed for cell in zip(*(table[key] for key in CELL), strict=True)])
+    return told_apart(table, results)
+
+
+def rivals(results: Results) -> list[pd.DataFrame]:
+    """The methods that are held against each other: those of one requested sparsity and one budget."""
+    table = judged(results)
+    order = {budget: place for place, budget in enumerate(budgets(results))}
+    table["place"] = table["budget"].map(order)
+    return [cells for _, cells in table.groupby(["requested_sparsity", "place"], dropna=False)]
 
 
 def contenders(results: Results) -> list[pd.DataFrame]:
-    """Per requested sparsity the methods that met it, the highest mean accuracy first."""
-    return [ranking(cells) for _, cells in judged(results).groupby("requested_sparsity", sort=False, dropna=False)]
+    """Per requested sparsity and budget the methods that met the sparsity, the highest mean accuracy first."""
+    return [ranking(cells) for cells in rivals(results)]
 
 
 def leaders(results: Results) -> set[tuple[float, str]]:
@@ -64,7 +76,7 @@ def leaders(results: Results) -> set[tuple[float, str]]:
         (float(cells.iloc[0]["requested_sparsity"]), method)
         for cells in contenders(results)
         if len(cells)
-        for method in [cells.iloc[0]["method"], *overlapping(cells)]
+        for method in cells.loc[cells["variant"].isin([cells.iloc[0]["variant"], *overlapping(cells)]), "method"]
     }
 
 
@@ -75,8 +87,8 @@ def ranking(cells: pd.DataFrame) -> pd.DataFrame:
 
 def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
     """The clause for one requested sparsity; methods that missed it are named, not ranked."""
-    at = f"at {wording.sparsity(cells['requested_sparsity'].iloc[0])}"
-    missed = wording.listed([f"`{method}`" for method in cells.loc[cells["missed"], "method"]])
+    at = f"at {place(cells.iloc[0])}"
+    missed = wording.listed([f"`{variant}`" for variant in cells.loc[cells["missed"], "variant"]])
     aside = f" (not ranked, sparsity missed: {missed})" if missed else ""
     ranked = ranking(cells)
     if ranked.empty:
@@ -86,7 +98,13 @@ def answer(cells: pd.DataFrame, gaps: pd.DataFrame) -> str:
     lead = "is the only one" if len(ranked) == 1 else "has the highest mean"
     cell = (best["requested_sparsity"], best["method"])
     gap = f", {distance(gaps.loc[cell])}" if cell in gaps.index else ""
-    return f"{at}, `{best['method']}` {lead}: {reached}{gap}{overlap(ranked)}{aside}"
+    return f"{at}, `{best['variant']}` {lead}: {reached}{gap}{overlap(ranked)}{aside}"
+
+
+def place(row: "pd.Series[Any]") -> str:
+    """'90 %', or '90 % after 2.5 epochs' where the study gives several budgets."""
+    after = f" after {row['budget']}" if row["budget"] else ""
+    return f"{wording.sparsity(row['requested_sparsity'])}{after}"
 
 
 def distance(gap: "pd.Series[float]") -> str:
@@ -98,10 +116,10 @@ def distance(gap: "pd.Series[float]") -> str:
 
 
 def overlapping(ranked: pd.DataFrame) -> list[str]:
-    """The methods whose mean ± sd reaches into that of the first."""
+    """The methods (their variants, all being of one budget) whose mean ± sd reaches into that of the first."""
     best, others = ranked.iloc[0], ranked.iloc[1:]
     reach = best["accuracy_sd"] + others["accuracy_sd"].fillna(0.0)
-    return list(others.loc[best["accuracy"] - others["accuracy"] <= reach, "method"])
+    return list(others.loc[best["accuracy"] - others["accuracy"] <= reach, "variant"])
 
 
 def overlap(ranked: pd.DataFrame) -> str:
@@ -120,17 +138,21 @@ def resolution(results: Results) -> str:
     return f"The test set holds {examples:,} examples: one of them is {100 / examples:.2f} points."
 
 
-def sameness(results: Results) -> str:
-    """Which methods showed no difference to dense, which lie below or above, and which nobody can judge."""
-    gaps = differences(results)
+def sameness(results: Results, name: str) -> str:
+    """Which methods showed no difference to ``name``, which lie below or above, and which nobody can judge."""
+    gaps = differences(results, name)
     if gaps.empty:
-        return "No seed is common to a dense and a sparse run: no paired difference can be given."
+        other = "a sparse run" if name == "dense" else "another sparse run of its sparsity and length"
+        return f"No seed is common to a {name} and {other}: no paired difference can be given."
     kinds = {
-        "below dense": gaps["high"] < 0,
-        "above dense": gaps["low"] > 0,
+        f"below {name}": gaps["high"] < 0,
+        f"above {name}": gaps["low"] > 0,
         "no difference shown": (gaps["low"] <= 0) & (gaps["high"] >= 0),
         "one common seed, so no statement": gaps["margin"].isna(),
     }
+    all_one = [kind for kind, chosen in kinds.items() if chosen.all()]
+    if all_one and any(budgets(results)):
+        return f"{all_one[0].capitalize()}: every method at every sparsity and budget."
     clauses = [f"{kind}: {cells_named(gaps[chosen])}" for kind, chosen in kinds.items() if chosen.any()]
     text = "; ".join(clauses)
     return text[0].upper() + text[1:] + "."

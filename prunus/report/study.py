@@ -4,14 +4,19 @@ from collections.abc import Mapping
 
 from prunus.report import attention, statements, wording
 from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
+from prunus.report.budget import budget_blocks
 from prunus.report.cells import benefit_cells, cost_cells, difference_cells, layer_cells, main_cells
+from prunus.report.cycles import cycle_blocks
 from prunus.report.figures import PLOTS
 from prunus.report.headline import headline, workload
+from prunus.report.paired import differences
 from prunus.report.palette import DENSE, Look
 from prunus.report.results import Results
+from prunus.report.retraining import retraining_blocks
+from prunus.report.search import search_blocks
 from prunus.report.statements import leaders
 from prunus.report.swatches import swatch
-from prunus.report.tables import differences, records, reference, summarise
+from prunus.report.tables import budgets, records, reference, summarise
 
 Keys = Mapping[str, str]
 SPREAD = (
@@ -26,7 +31,8 @@ UNFINISHED = "UNFINISHED: these runs have no result and are in no number of this
 COLUMNS = (
     "Accuracy, negative log-likelihood and calibration error are on the test set; parameters count biases and norms "
     "too. The speed-up in theory counts multiply-accumulates (MACs); throughput is that of training relative to dense, "
-    "with the quartiles of its paired blocks. Bold: the highest mean accuracy, and those whose mean ± sd overlaps it."
+    "with the quartiles of its paired blocks. Bold: the highest mean accuracy{budget}, and those whose mean ± sd "
+    "overlaps it."
 )
 PAIRED = (
     '"No difference shown" is not proof of equality: with few seeds only large differences show. The intervals are not '
@@ -74,17 +80,32 @@ def answer(results: Results) -> list[Block]:
 def sections(results: Results) -> list[Section]:
     """Everything below the answer."""
     plots = {name: plot(results) for name, plot in PLOTS.items()}
-    keys = {"dense": swatch(Look(DENSE, "", "-")), **plots["accuracy"].keys}
-    return [
+    keys = method_keys(results, plots["accuracy"].keys)
+    columns = COLUMNS.format(budget=" of each budget" if any(budgets(results)) else "")
+    rates = [plots["learning-rates"]] if plots["learning-rates"].panels else []
+    found = [
         Section("Attention", warned(results)),
-        Section("Results", [main_table(results, keys), Text(COLUMNS), plots["accuracy"]]),
+        Section("Results", [main_table(results, keys), Text(columns), plots["accuracy"]]),
+        Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
         Section("The same accuracy?", paired(results, keys)),
-        Section("Training", [plots["learning-curves"], plots["sparsity"]]),
+        Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
+        Section("Training", [plots["learning-curves"], plots["sparsity"], *rates]),
         Section("Layers", [plots["layers"], *layers(results)]),
         Section("Calibration", [plots["calibration"] if len(results.bins) else Text(NO_BINS)]),
         Section("Time and memory", cost(results, plots["cost"], keys)),
+        Section("Search", search_blocks(results)),
         Section("To reproduce", reproduce(results)),
     ]
+    return [section for section in found if section.blocks]
+
+
+def method_keys(results: Results, keys: Keys) -> Keys:
+    """The key to each method's colour in the figures; a variant has one at all its budgets."""
+    runs = results.runs
+    labels = {
+        label: keys[variant] for label, variant in zip(runs["method"], runs["variant"], strict=True) if variant in keys
+    }
+    return {"dense": swatch(Look(DENSE, "", "-")), **keys, **labels}
 
 
 def main_table(results: Results, keys: Keys) -> Table:
@@ -108,14 +129,26 @@ def warned(results: Results) -> list[Block]:
 
 
 def paired(results: Results, keys: Keys) -> list[Block]:
-    """Differences to dense by seed."""
-    dense = reference(results.runs)
-    if dense is None:
-        return [Text("This study holds no dense run: nothing to compare with.")]
-    what = f"Test accuracy less that of `{dense}` with the same seed, mean ± sd of the pairs, with a 95 % t-interval"
-    lead = Text(f"{what} of the mean. {statements.sameness(results)}")
-    cells = difference_cells(results)
-    return [lead, Table(cells, "differences", differences(results), keys), Text(PAIRED)] if len(cells) else [lead]
+    """Differences to dense by seed, and to BIMP where the study has it."""
+    if reference(results.runs) is None:
+        return [Text("This study holds no dense run: nothing to compare with."), *against("bimp", results, keys)]
+    blocks = [*against("dense", results, keys), *against("bimp", results, keys)]
+    return [*blocks, Text(PAIRED)] if any(isinstance(block, Table) for block in blocks) else blocks
+
+
+def against(name: str, results: Results, keys: Keys) -> list[Block]:
+    """What the paired differences to this method are, and a table of them; nothing where the study is without it."""
+    chosen = results.runs.loc[results.runs["method"] == reference(results.runs, name), "variant"]
+    if chosen.empty:
+        return []
+    pair = "the same seed, sparsity and length"
+    if name == "dense":
+        begun = ", and of the run that a network began from" if results.runs["pretraining"].notna().any() else ""
+        pair = f"the same seed{begun}"
+    what = f"Test accuracy less that of `{chosen.iloc[0]}` with {pair}, mean ± sd of the pairs, with a 95 % t-interval"
+    lead = Text(f"{what} of the mean. {statements.sameness(results, name)}")
+    cells, file = difference_cells(results, name), "differences" if name == "dense" else f"differences-{name}"
+    return [lead, Table(cells, file, differences(results, name), keys)] if len(cells) else [lead]
 
 
 def layers(results: Results) -> list[Block]:
@@ -134,6 +167,7 @@ def cost(results: Results, plot: Block, keys: Keys) -> list[Block]:
         Table(benefit_cells(results), keys=keys),
         Table(cost_cells(results), keys=keys),
         Text(HELD if counted else NO_MEMORY),
+        *budget_blocks(results, keys),
     ]
 
 

@@ -18,7 +18,7 @@ COUNTED = [
 ]
 TIMED = ["throughput_ratio", "throughput_low", "throughput_high", "throughput_blocks"]
 BENEFITS = [
-    *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED),
+    *(*CELL, "name", "arithmetic", "theoretical_speedup", *TIMED, "images"),
     *("steps", "extra_forward_backward", "macs", "macs_kept", "bytes_dense", "bytes_packed"),
 ]
 TOLERANCE = 0.005
@@ -62,8 +62,20 @@ def summarise(results: Results) -> pd.DataFrame:
         ],
         axis=1,
     )
-    timing = throughput(results.timing).drop(columns="name")
+    timing = throughput(results.timing)[[*CELL, "arithmetic", *TIMED]]
     return table.reset_index().merge(timing, on=[*CELL, "arithmetic"], how="left")
+
+
+def told_apart(table: pd.DataFrame, results: Results) -> pd.DataFrame:
+    """The table with the ``variant`` and the ``budget`` of each row's method; the budget empty where all share one."""
+    labels = results.runs[["method", "variant", "budget"]].drop_duplicates()
+    return table.merge(labels, on="method", how="left")
+
+
+def budgets(results: Results) -> list[str]:
+    """The budgets of the sparse methods, the shortest first; one without a name where all share one."""
+    sparse = results.runs[results.runs["name"] != "dense"]
+    return list(sparse.sort_values("steps", kind="stable")["budget"].drop_duplicates())
 
 
 def throughput(timing: pd.DataFrame) -> pd.DataFrame:
@@ -71,29 +83,17 @@ def throughput(timing: pd.DataFrame) -> pd.DataFrame:
     return timing.rename(columns={name: f"throughput_{name}" for name in ("ratio", "low", "high", "blocks")})
 
 
-def reference(runs: pd.DataFrame) -> str | None:
-    """The dense method that others are compared to: of several, the one whose settings most runs share."""
-    settings = ["precision", "batch_size", "steps"]
-    shared = runs.groupby(settings)["run"].transform("size")
-    dense = runs[runs["name"] == "dense"]
-    return None if dense.empty else str(dense["method"].iloc[shared[dense.index].argmax()])
+def reference(runs: pd.DataFrame, name: str = "dense") -> str | None:
+    """Of the runs of the method ``name`` the label that others are compared to.
 
-
-def differences(results: Results) -> pd.DataFrame:
-    """Test accuracy less that of the dense run with the same seed: mean, sd, n common seeds, 95 % t-interval.
-
-    A row per sparse method and requested sparsity, as fractions; no rows when the study has no dense run.
+    Of several the one from which most runs began, then the one whose settings most runs share.
     """
-    runs = results.runs
-    dense = runs[runs["method"] == reference(runs)].set_index("seed")["accuracy"]
-    sparse = runs[(runs["name"] != "dense") & runs["seed"].isin(dense.index)]
-    rows = []
-    for cell, group in sparse.groupby(CELL, sort=False, dropna=False):
-        paired = group["accuracy"] - group["seed"].map(dense)
-        deviation = sd(paired)
-        rows.append([*cell, mean(paired), deviation, len(paired), margin(deviation, len(paired))])
-    table = pd.DataFrame(rows, columns=[*CELL, "difference", "difference_sd", "n", "margin"])
-    return table.assign(low=table["difference"] - table["margin"], high=table["difference"] + table["margin"])
+    found = runs[runs["name"] == name]
+    if found.empty:
+        return None
+    begun = found["run"].map(runs["pretraining"].value_counts())
+    shared = runs.groupby(["precision", "batch_size", "steps"])["run"].transform("size")[found.index]
+    return str(found["method"].iloc[(begun if begun.notna().any() else shared).argmax()])
 
 
 def margin(deviation: float, n: int) -> float:
@@ -104,10 +104,12 @@ def margin(deviation: float, n: int) -> float:
 def benefits(results: Results) -> pd.DataFrame:
     """Theory beside measurement, a row per method and sparsity, and the measurements that belong to no run.
 
-    The latter are most often dense in bf16: the rival that needs no sparsity.
+    The latter are most often dense in bf16: the rival that needs no sparsity. ``images`` are those trained on a second.
     """
-    table = summarise(results)[BENEFITS]
     key = [*CELL, "arithmetic"]
+    table = summarise(results).merge(results.timing[[*key, "images"]], on=key, how="left")[BENEFITS]
+    dense = (table["method"] == reference(results.runs)) & table["images"].isna()
+    table.loc[dense, "images"] = results.timing["dense_images"].median()
     alone = throughput(results.timing).merge(table[key], on=key, how="left", indicator="origin")
     alone = alone[alone.pop("origin") == "left_only"]
     extra = alone.assign(method=alone["method"] + " in " + alone["arithmetic"]).reindex(columns=BENEFITS)
@@ -171,7 +173,8 @@ def costs(results: Results) -> pd.DataFrame:
     cells = results.runs.groupby(CELL, sort=False, dropna=False)
     seconds = cells["train_seconds"].agg(sd).rename("train_seconds_sd").reset_index()
     memory = cells[[*HELD, "peak_bytes"]].agg(mean).reset_index()
-    return table.merge(seconds, on=CELL).merge(memory, on=CELL)
+    images = benefits(results)[[*CELL, "images"]]
+    return table.merge(images, on=CELL).merge(seconds, on=CELL).merge(memory, on=CELL)
 
 
 def curve_means(curves: pd.DataFrame, value: str) -> pd.DataFrame:

@@ -11,20 +11,29 @@ from rich.table import Table
 from prunus.report import attention
 from prunus.report.cells import SIZE, SPEED, main_cells
 from prunus.report.results import read
+from prunus.report.retraining import retraining_cells
 
 
 def print_table(directory: Path, console: Console) -> None:
-    """Prints the main table of the study in ``directory``, as scores, size and speed, then its warnings."""
+    """Prints the main table of the study in ``directory``, as scores, size and speed, then retraining and warnings."""
     results = read(directory)
     cells = main_cells(results)
     # in three parts: all columns at once do not fit a terminal
     console.print(rich_table(cells.drop(columns=SIZE + SPEED), results.study))
     console.print(rich_table(cells[["requested", "method", *SIZE]], "Size"))
     console.print(rich_table(cells[["requested", "method", *SPEED]], "Speed"))
+    retrained = retraining_cells(results)
+    if len(retrained):
+        console.print(rich_table(unmarked(retrained), "Retraining, in % of dense training: test accuracy, %"))
     for warning in attention.warnings(results):
         console.print(warning, style="bold red", markup=False)
     for run in attention.unfinished(results):
         console.print(f"UNFINISHED: {run}", style="bold yellow", markup=False)
+
+
+def unmarked(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells without the marks of what is bold elsewhere."""
+    return cells.replace(r"\*\*", "", regex=True)
 
 
 def rich_table(cells: pd.DataFrame, title: str) -> Table:

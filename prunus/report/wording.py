@@ -93,6 +93,11 @@ def throughput(ratio: float, low: float, high: float) -> str:
     return f"{ratio:.2f}× ({low:.2f} to {high:.2f}){verdict}"
 
 
+def images(per_second: float) -> str:
+    """Absolute throughput: '1,454', or 'not measured'."""
+    return "not measured" if math.isnan(per_second) else count(per_second)
+
+
 def packing(dense: float, packed: float) -> str:
     """The factor by which packing shrinks the file: '7.56× smaller', or 'no gain'."""
     return f"{dense / packed:.2f}× smaller" if packed < dense else "no gain"
@@ -101,6 +106,11 @@ def packing(dense: float, packed: float) -> str:
 def steps(steps: float, extra: float) -> str:
     """Optimizer steps, and gradient passes beyond them: '600 + 10'."""
     return f"{steps:,.0f}" + (f" + {extra:,.0f}" if extra else "")
+
+
+def epochs(number: float) -> str:
+    """A length of training: '2.5 epochs'."""
+    return f"{count(number)} epoch{'' if number == 1 else 's'}"
 
 
 def listed(names: list[str]) -> str:

@@ -17,7 +17,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from prunus.studies.journal import Journal
-from prunus.studies.postgresql import PostgreSQL
 
 Label = str | int | float
 DONE = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -72,8 +71,7 @@ class Tasks:
         of its trials; Optuna's best trial follows from ``direction``. Raises ValueError where the study has another
         count, and ConnectionError where the database does not answer.
         """
-        url = str(storage)
-        place: Place = PostgreSQL(url, heartbeat) if "://" in url else Journal(Path(storage))
+        place = _place(storage, heartbeat)
         with place.alone(), _quiet():
             study = optuna.create_study(
                 storage=place.storage, study_name=name, direction=direction, load_if_exists=True
@@ -125,8 +123,8 @@ class Tasks:
             # before the trial runs: what runs and shows no presence is dead
             presence.enter_context(self.place.presence(trial_id))
             self.place.storage.set_trial_user_attr(trial_id, "worker", f"{platform.node()}:{os.getpid()}")
-            self.place.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            return waiting[0]
+            claimed = self.place.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            return waiting[0] if claimed else None
 
     def _mend(self) -> None:
         """Fail what the dead left running, and let each number wait that has no trial, whoever was killed when."""
@@ -160,6 +158,15 @@ class Tasks:
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=states)
+
+
+def _place(storage: str | Path, heartbeat: int) -> Place:
+    url = str(storage)
+    if "://" not in url:
+        return Journal(Path(storage))
+    from prunus.studies.postgresql import PostgreSQL  # which loads SQLAlchemy
+
+    return PostgreSQL(url, heartbeat)
 
 
 def _number(trial: FrozenTrial) -> int:
