@@ -153,6 +153,15 @@ def test_what_is_zero_already_stays_zero() -> None:
         retrain(model, batches(), sparsity=0.5, epochs=1, pretraining=PRETRAINING)
 
 
+def test_nothing_to_prune_leaves_the_floor_or_is_refused() -> None:
+    model = network()
+    retrain(model, batches(), sparsity=SPARSITY, epochs=1, pretraining=PRETRAINING)
+    (cycle,) = retrain(model, batches(), sparsity=SPARSITY, epochs=2, pretraining=Peak(0.2, 40)).cycles
+    assert cycle.peak == pytest.approx(0.2 * STEPS / 40)
+    with pytest.raises(ValueError, match=r"^allr needs something to prune, or the length .* take llr"):
+        retrain(model, batches(), sparsity=SPARSITY, epochs=2, pretraining=Peak(0.2))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

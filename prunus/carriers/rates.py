@@ -86,5 +86,10 @@ class Rates:
             assert isinstance(rates, Pretraining)
             return RESTARTS[self.schedule](rates, length)
         if fraction == 0.0:  # a network that was sparse enough: only the floor of the discount is left
+            if math.isinf(rates.steps):
+                raise ValueError(
+                    "allr needs something to prune, or the length of pretraining, and the network has this sparsity "
+                    "already; pass Peak(rate, steps), or take llr"
+                )
             return Restart(rates.peak * min(1.0, length / rates.steps), length)
         return allr(rates, length, drop=drop, fraction=fraction)
