@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from prunus.export import load
     from prunus.masks import keep_count, project_, project_state_, prunable
     from prunus.ranking import top_k
+    from prunus.recovery import Retraining, retrain
     from prunus.sparsifier import Sparsifier, sparsify
     from prunus.training import Step, Training
 
@@ -22,6 +23,7 @@ _HOMES = {
     "Feedback": "carriers",
     "Masked": "carriers",
     "Parametrized": "carriers",
+    "Retraining": "recovery",
     "Sparsifier": "sparsifier",
     "Step": "training",
     "Training": "training",
@@ -30,6 +32,7 @@ _HOMES = {
     "project_": "masks",
     "project_state_": "masks",
     "prunable": "masks",
+    "retrain": "recovery",
     "sparsify": "sparsifier",
     "top_k": "ranking",
 }
@@ -40,6 +43,7 @@ __all__ = [
     "Feedback",
     "Masked",
     "Parametrized",
+    "Retraining",
     "Sparsifier",
     "Step",
     "Training",
@@ -48,6 +52,7 @@ __all__ = [
     "project_",
     "project_state_",
     "prunable",
+    "retrain",
     "sparsify",
     "top_k",
 ]

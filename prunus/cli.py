@@ -26,6 +26,8 @@ Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
 Workers = Annotated[int, Parameter(validator=Number(gte=1))]
 Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
+Restart = Literal["ft", "lrw", "slr", "clr", "llr", "allr"]
+Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 ExportFormat = Literal["safetensors", "packed", "onnx"]
 
 
@@ -97,6 +99,81 @@ def train(
     console.print(f"sparsity {result['realised_sparsity']:.4f}, asked {result['sparsity']:g}", markup=False)
     console.print(f"test accuracy {100 * test['accuracy']:.2f} %, nll {test['nll']:.4f} on {test['n']} images")
     console.print(f"in {out / chosen.name()}", soft_wrap=True)
+    return 0
+
+
+@app.command
+def retrain(
+    network: Path,
+    *overrides: str,
+    sparsity: float,
+    epochs: float,
+    cycles: Positive | None = None,
+    schedule: Restart | None = None,
+    recalibrate: int = 0,
+    recipe: Path | None = None,
+    peak: float | None = None,
+    advise: Annotated[bool, Parameter(negative=())] = False,
+    trainings: Positive = 10,
+    advise_epochs: Annotated[float | None, Parameter(validator=Number(gt=0))] = None,
+    out: Path = Path("runs"),
+    checkpoint_every: Seconds = 60.0,
+    plugin: Plugins = (),
+) -> int:
+    """Prune a network that is trained already, retrain it, and say what was lost and what came back.
+
+    Parameters
+    ----------
+    network
+        The directory of a finished run, or a file of weights, for which a recipe is needed too.
+    overrides
+        Changes to the recipe of its training, such as ``batch_size=256`` or ``method.imp.allocation=erk``.
+    sparsity
+        The final sparsity.
+    epochs
+        The length of the retraining, over all cycles.
+    cycles
+        How many times to prune and retrain; 1 by default.
+    schedule
+        How the rates follow from those of training; allr by default.
+    recalibrate
+        Training batches from which BatchNorm's statistics are taken anew after each pruning and at the end.
+    recipe
+        A recipe file that says data and model of a file of weights, and the length and the rates of its training.
+    peak
+        The highest rate of its training, where that is not the recipe's, and only that is known.
+    advise
+        Choose schedule, cycles and peak rate by a search on the validation images, and say why.
+    trainings
+        How many retrainings the search may take.
+    advise_epochs
+        The length of those retrainings; that of ``epochs`` by default, and then the chosen one is not done again.
+    out
+        The directory that holds the run's own, named by the hash of its recipe.
+    checkpoint_every
+        Seconds between checkpoints, of which the newest two are kept; 0 writes one after every step.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from rich.console import Console
+
+    from prunus.retrain_command import Network, Trainer, retrain_advised, retrain_run
+    from prunus.runs import DIVERGED
+
+    if advise and (cycles or schedule):
+        raise ValueError("--advise chooses the schedule and the cycles itself; leave --schedule and --cycles out")
+    method = {"imp": {"schedule": schedule or "allr", "cycles": cycles or 1}}
+    changes = {"method": method, "sparsity": sparsity, "epochs": epochs, "recalibrate": recalibrate}
+    chosen = Network(network, recipe, peak).retraining(changes, overrides, plugin)
+    trainer = Trainer(out, Console(), checkpoint_every)
+    try:
+        if advise:
+            retrain_advised(chosen, trainer, trainings=trainings, epochs=advise_epochs)
+        else:
+            retrain_run(chosen, trainer)
+    except DIVERGED as error:
+        print(f"prunus: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

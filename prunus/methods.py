@@ -16,7 +16,7 @@ from prunus.carriers.retrained import Watch
 from prunus.criteria import Criterion, magnitude, preservation, random, saliency
 from prunus.masks import check_sparsity
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
-from prunus.retraining import Over, Pretraining
+from prunus.retraining import History, Over
 from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic, linear
 from prunus.signals import Batches, Gradient, HessianGradient, Loss, LossGradient, Signal, SynapticFlow
 from prunus.updates import DropGrow, Prune, Resize, Then, mean_signal
@@ -39,7 +39,8 @@ def imp(
     *,
     cycles: int = 1,
     schedule: str | Schedule = "allr",
-    pretraining: Pretraining | Schedule | None = None,
+    pretraining: History | Schedule | None = None,
+    factor: float = 1.0,
     dense: float = 0.0,
     rewind: float | None = None,
     criterion: Criterion = magnitude,
@@ -51,11 +52,11 @@ def imp(
     """Iterative magnitude pruning (Han et al. 2015): ``cycles`` times prune a trained network and retrain it.
 
     For a trained network, or after a ``dense`` share of this training. The rates of each retraining are those of
-    ``schedule``: ft, lrw, slr, clr, llr or allr (Zimmer et al. 2023), and the method sets them itself. The arguments
-    are those of `Retrained` and `Rates`; a recipe fills in ``pretraining`` and ``watch``.
+    ``schedule``: ft, lrw, slr, clr, llr or allr (Zimmer et al. 2023), ``factor`` times; the method sets them itself.
+    The arguments are those of `Retrained` and `Rates`; a recipe fills in ``pretraining`` and ``watch``.
     """
     prune = Prune(Constant(sparsity), criterion, allocation, signal=signal)
-    return Retrained(prune, cycles, dense, Rates(schedule, pretraining, over), rewind, watch)
+    return Retrained(prune, cycles, dense, Rates(schedule, pretraining, factor, over), rewind, watch)
 
 
 def bimp(

@@ -1,6 +1,7 @@
 """From a recipe to everything that its training needs, ready for the first step."""
 
 import logging
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from prunus.masks import prunable
 from prunus.operations import Operations
 from prunus.plugins import modules
 from prunus.recipes import Recipe, single, start_file
-from prunus.retraining import Pretraining
+from prunus.retraining import History, Peak, Pretraining
 from prunus.schedules import Schedule
 from prunus.sparsifier import Sparsifier, sparsify
 from prunus.start import begin_, trained_by
@@ -92,7 +93,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     operations = _operations(model, recipe, data)
-    file = start_file(recipe.start) if isinstance(recipe.start, str) else start
+    file = start_file(origin) if (origin := recipe.origin()) else start
     masks = begin_(model, recipe, run, file) if file else None
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
@@ -154,19 +155,22 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
     )
 
 
-def rates_before(recipe: Recipe, data: Data, builder: Builder) -> Pretraining | Schedule | None:
+def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Schedule | None:
     """How the network was trained that the run begins from; without a start, the schedule of the run itself.
 
     None for a start that does not say: a file of weights alone, or a run whose method set its own rates.
     """
-    before, steps = recipe.before(), 0
-    if before is None and recipe.start is None:
+    start = recipe.start
+    if start is None:
         schedule: Schedule = builder.build("schedule", recipe.learning_rate, "learning_rate")
         return schedule
-    if before is not None:
-        steps = steps_of(before, data)
-    elif isinstance(recipe.start, str):
-        before, steps = trained_by(start_file(recipe.start))
+    if isinstance(start, str):
+        before, steps = trained_by(start_file(start))
+    else:
+        before = recipe.history() if start.keys() & {"epochs", "steps"} else None
+        steps = steps_of(before, data) if before else 0
+        if "peak" in start:
+            return Peak(start["peak"], steps or math.inf)
     if before is None or has_cycles(before):
         return None
     return Pretraining.of(builder.build("schedule", before.learning_rate, "start.learning_rate"), steps)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -20,6 +21,7 @@ from prunus.yaml_text import parsed
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 
 # What may be otherwise in the dense run that others begin from; the data, the model and the seed are theirs.
+OF_WEIGHTS = ("weights", "peak")  # of a network that is there: its file, and its highest rate if no more is known
 OF_START = ("epochs", "steps", "optimizer", "learning_rate", "batch_size", "accumulate", "clip", "label_smoothing")
 
 
@@ -29,7 +31,8 @@ class Recipe(BaseModel):
     Lengths: ``epochs`` of the training images (after validation is set aside) or ``steps`` of the optimizer; of several
     ``epochs`` each is a run. Parts are names or constructor calls; ``learning_rate`` is a number or a schedule of
     absolute rates over progress. ``start`` is the directory of a finished run, or a file of weights, that training
-    begins from; or what differs from this recipe in a dense run that is made first.
+    begins from; or what differs from this recipe in a dense run that is made first, or, with ``weights``, that made
+    these weights.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -106,10 +109,13 @@ class Recipe(BaseModel):
     @classmethod
     def _dense_start(cls, value: str | dict[str, Any] | None) -> str | dict[str, Any] | None:
         if isinstance(value, dict):
+            known = [*OF_START, *OF_WEIGHTS] if "weights" in value else list(OF_START)
             for key in value:
-                if key not in OF_START:
-                    raise RecipeError(f"start: {unknown('key', key, list(OF_START))}")
-            if "epochs" not in value and "steps" not in value:
+                if key not in known:
+                    raise RecipeError(f"start: {unknown('key', key, known)}")
+            if not isinstance(peak := value.get("peak", 1.0), int | float):
+                raise RecipeError(f"start.peak must be a number, got {peak!r}")
+            if not value.keys() & {"epochs", "steps", "peak"}:
                 raise RecipeError("start needs the length of the dense run, epochs or steps; such as start.epochs=10")
         return value
 
@@ -144,7 +150,16 @@ class Recipe(BaseModel):
                     yield self.model_copy(update=one)
 
     def before(self) -> "Recipe | None":
-        """The dense run that a run of this recipe begins from, where ``start`` says what it differs in."""
+        """The dense run that is to be made first, where ``start`` says what it differs in and has no weights."""
+        return None if self.origin() else self.history()
+
+    def origin(self) -> str | None:
+        """The directory of a finished run, or the file of weights, that training begins from."""
+        found = self.start.get("weights") if isinstance(self.start, dict) else self.start
+        return None if found is None else str(found)
+
+    def history(self) -> "Recipe | None":
+        """The training before, where ``start`` says what it differs in. Raises RecipeError where it has no length."""
         if not isinstance(self.start, dict):
             return None
         dense = {
@@ -156,7 +171,8 @@ class Recipe(BaseModel):
             "start": None,
             "search": None,
         }
-        return parse(self.resolved() | dense | self.start)
+        told = {key: value for key, value in self.start.items() if key in OF_START}
+        return parse(self.resolved() | dense | told)
 
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain values, defaults included."""
@@ -166,8 +182,9 @@ class Recipe(BaseModel):
     def name(self) -> str:
         """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
         named = self.resolved()
-        if isinstance(self.start, str):
-            named["start"] = _content(start_file(self.start))
+        if origin := self.origin():
+            content = _content(start_file(origin))
+            named["start"] = self.start | {"weights": content} if isinstance(self.start, dict) else content
         files = [Path(name) for name in self.plugins if name.endswith(".py")]
         if self.data.endswith(".npz"):
             files.append(npz_file(self.data))
@@ -217,8 +234,14 @@ def single(recipe: Recipe) -> Single:
     return Single(name, arguments, 0.0 if name == "dense" else recipe.sparsity[0], recipe.seed[0])
 
 
-def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ()) -> Recipe:
-    """The recipe in a YAML file, changed by overrides such as ``method.gmp.update_every=50``.
+def read(
+    path: Path,
+    overrides: Sequence[str] = (),
+    plugins: Sequence[str] = (),
+    *,
+    changes: Mapping[str, Any] = MappingProxyType({}),
+) -> Recipe:
+    """The recipe in a YAML file, with ``changes`` of whole keys and then overrides: ``method.gmp.update_every=50``.
 
     Raises RecipeError with the place, the expectation, the value and the remedy.
     """
@@ -227,6 +250,7 @@ def read(path: Path, overrides: Sequence[str] = (), plugins: Sequence[str] = ())
     values = parsed(path.read_text(), str(path))
     if not isinstance(values, dict):
         raise RecipeError(f"{path} must hold a mapping of recipe keys, got {type(values).__name__}")
+    values |= changes
     values["plugins"] = [*_listed(values.get("plugins")), *plugins]
     if "method" in values:
         values["method"] = _methods(values["method"])

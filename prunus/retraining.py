@@ -59,6 +59,39 @@ class Pretraining:
         """The lowest rate after the warm-up."""
         return min(self.rates[self.warm_up :])
 
+    @property
+    def steps(self) -> float:
+        """How many steps it took."""
+        return len(self.rates)
+
+    def scaled(self, factor: float) -> "Pretraining":
+        """The same with every rate times ``factor``."""
+        return Pretraining(tuple(factor * rate for rate in self.rates), self.warm_up)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What is known of a pretraining whose rates nobody recorded: the highest, and how many ``steps`` it took.
+
+    LLR and ALLR ask for no more. Where the length is not known either, it is infinite: ALLR then has no floor.
+    """
+
+    peak: float
+    steps: float = math.inf
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.peak < math.inf:
+            raise ValueError(f"the peak rate of pretraining must be positive and finite, got {self.peak}")
+        if not self.steps >= 1:
+            raise ValueError(f"pretraining took at least one step, got {self.steps}; leave it out where nobody knows")
+
+    def scaled(self, factor: float) -> "Peak":
+        """The same with the rate times ``factor``."""
+        return Peak(factor * self.peak, self.steps)
+
+
+History = Pretraining | Peak
+
 
 @dataclass(frozen=True)
 class Restart:
@@ -130,18 +163,18 @@ def clr(pretraining: Pretraining, length: int) -> Restart:
     return Restart(pretraining.peak, length, Cosine(1.0, pretraining.lowest / pretraining.peak))
 
 
-def llr(pretraining: Pretraining, length: int) -> Restart:
+def llr(pretraining: History, length: int) -> Restart:
     """LLR, linear learning-rate restarting (Zimmer et al. 2023): warm-up, then a line from the peak to 0."""
     return Restart(pretraining.peak, length)
 
 
-def allr(pretraining: Pretraining, length: int, *, drop: float, fraction: float) -> Restart:
+def allr(pretraining: History, length: int, *, drop: float, fraction: float) -> Restart:
     """ALLR, adaptive linear learning-rate restarting (Zimmer et al. 2023): LLR with its peak times a `discount`.
 
     ``drop`` is what `relative_drop` measured at the pruning before, ``fraction`` the share of the weights alive that
     this pruning removed: ``1 - (1 - sparsity) ** (1 / cycles)``, from `prunus.cycles.fraction`.
     """
-    return Restart(pretraining.peak * discount(drop, fraction, budget=length / len(pretraining.rates)), length)
+    return Restart(pretraining.peak * discount(drop, fraction, budget=length / pretraining.steps), length)
 
 
 RESTARTS: dict[str, Callable[[Pretraining, int], Schedule]] = {"ft": ft, "lrw": lrw, "slr": slr, "clr": clr, "llr": llr}

@@ -1,10 +1,11 @@
 """Beginning a run from the network that another one left."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from prunus.masks import Masks, Weights, pack, prunable, sparsity_of, unpack
 from prunus.packing import save_dense
@@ -26,10 +27,12 @@ def begin_(model: nn.Module, recipe: Recipe, run: Single, path: Path) -> Masks |
     for name, tensor in state.items():
         if not bool(tensor.isfinite().all()):
             raise RecipeError(f"start {path} must hold finite weights, {name} has NaN or infinity; take an earlier one")
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise RecipeError(f"start {path} must hold the weights of model {recipe.model!r}: {error}") from None
+    if differing := _differing(model.state_dict(), state):
+        raise RecipeError(
+            f"start {path} must hold the weights of model {recipe.model!r}, {len(differing)} of {len(state)} tensors "
+            f"differ, first {differing[0]}; give the recipe the model that they were trained in"
+        )
+    model.load_state_dict(state)
     masks = _masks_at(path, prunable(model, recipe.include, recipe.exclude))
     sparsity = sparsity_of(masks.values())
     if sparsity < START_TOLERANCE:
@@ -53,6 +56,14 @@ def trained_by(path: Path) -> tuple[Recipe | None, int]:
 def save_masks(home: Path, masks: Masks) -> None:
     """Write the masks of a run beside its weights, at one bit a weight."""
     save_dense(home / MASKS, {name: pack(mask) for name, mask in masks.items()})
+
+
+def _differing(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> list[str]:
+    """What one state dict lacks, has too many or in another shape, in words."""
+    missing = [f"{name} is missing" for name in ours if name not in theirs]
+    unknown = [f"{name} is unknown" for name in theirs if name not in ours]
+    both = [(name, tuple(ours[name].shape), tuple(theirs[name].shape)) for name in ours if name in theirs]
+    return [*(f"{name} is {found} for {asked}" for name, asked, found in both if asked != found), *missing, *unknown]
 
 
 def _masks_at(path: Path, weights: Weights) -> Masks:

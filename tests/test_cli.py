@@ -317,7 +317,9 @@ def test_report_writes_and_prints_again(tmp_path: Path, capsys: Capture) -> None
     assert (tmp_path / "report.md").is_file()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["compare", "--help"], ["data", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([name, "--help"] for name in ("train", "compare", "retrain", "data"))]
+)
 def test_help_is_there_and_says_sparsity_alone(arguments: list[str], capsys: Capture) -> None:
     assert prunus(*arguments) == 0
     output = capsys.readouterr().out
@@ -345,5 +347,5 @@ def test_one_word_sparsity_everywhere(capsys: Capture) -> None:
 
 
 def test_every_documented_command_is_there() -> None:
-    assert {"train", "compare", "report", "list", "data", "check"} <= set(app)
+    assert {"train", "retrain", "compare", "report", "list", "data", "check"} <= set(app)
     assert set(TINY) <= set(Recipe.model_fields)

@@ -23,7 +23,7 @@ LAYERS = (
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations"},
+    {"streams", "anytime", "distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations", "recovery"},
     {"tables"},
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
@@ -33,7 +33,8 @@ LAYERS = (
     {"runs"},
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},
-    {"compare"},
+    {"compare", "advice"},
+    {"retrain_command"},
     {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}

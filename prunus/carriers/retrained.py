@@ -14,7 +14,7 @@ from prunus.carriers.rates import Rates
 from prunus.carriers.site import Site, refuse_second_model
 from prunus.cycles import Plan, lay_out
 from prunus.masks import Masks, Tensors, project_, sparsity_of, unwrap
-from prunus.retraining import Pretraining, relative_drop
+from prunus.retraining import History, Pretraining, relative_drop
 from prunus.schedules import Constant, Schedule
 from prunus.signals import Gradient
 from prunus.updates import Prune, check_floor
@@ -62,7 +62,7 @@ class Retrained:
     _evolution: Evolution = field(init=False, repr=False)
     _plan: Plan = field(init=False, repr=False)
     _ratios: list[float] = field(init=False, repr=False)
-    _history: Pretraining | None = field(init=False, repr=False)
+    _history: History | None = field(init=False, repr=False)
     _schedules: list[Schedule] = field(default_factory=list, init=False, repr=False)
     _rewound: Tensors = field(default_factory=dict, init=False, repr=False)
 
@@ -109,7 +109,7 @@ class Retrained:
         """The learning rate of the step after ``clock`` steps, of the first parameter group; so far as pruned."""
         place = sum(cycle.step <= clock for cycle in self.record) - 1
         if place < 0:
-            assert self._history is not None
+            assert isinstance(self._history, Pretraining)
             return self._history.rates[clock]
         cycle = self.record[place]
         return self._schedules[place]((clock - cycle.step) / cycle.length)
