@@ -156,12 +156,12 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
 
 
 def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Schedule | None:
-    """How the network was trained that the run begins from; without a start, the schedule of the run itself.
+    """How the network was trained that the run begins from, or the schedule of a dense phase of its own.
 
     None for a start that does not say: a file of weights alone, or a run whose method set its own rates.
     """
     start = recipe.start
-    if start is None:
+    if start is None or single(recipe).arguments.get("dense"):
         schedule: Schedule = builder.build("schedule", recipe.learning_rate, "learning_rate")
         return schedule
     if isinstance(start, str):

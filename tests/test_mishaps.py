@@ -89,9 +89,9 @@ def test_a_study_that_another_process_runs_is_refused(
     assert "must belong to one process at a time, and another is at work in it" in line(capsys)
 
 
-def study_process(tmp_path: Path) -> "subprocess.Popen[str]":
+def study_process(tmp_path: Path, steps: int = 20_000) -> "subprocess.Popen[str]":
     """A study of long runs in two workers, in a process group of its own."""
-    path = written(tmp_path, method=["dense", "gmp"], steps=20_000, evaluations=2_000)
+    path = written(tmp_path, method=["dense", "gmp"], steps=steps, evaluations=steps // 10)
     command = [sys.executable, "-m", "prunus.cli", "compare", str(path), "--out", str(tmp_path / "study")]
     return subprocess.Popen(
         [*command, "--workers", "2", "--checkpoint-every", "0.2"],
@@ -121,16 +121,31 @@ def test_an_interrupt_ends_a_study_with_one_line(tmp_path: Path) -> None:
     assert len({path.parent for path in tmp_path.rglob("checkpoints/*.pt")}) == 2
 
 
+def workers_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The processes that train, not the one that tracks what they share."""
+    return sorted(psutil.Process(process.pid).children(), key=lambda child: child.memory_info().rss)[-2:]
+
+
 @pytest.mark.slow
-def test_a_worker_that_is_killed_ends_a_study_with_one_line(tmp_path: Path) -> None:
+def test_the_run_of_a_worker_that_is_killed_is_finished_by_another(tmp_path: Path) -> None:
+    with study_process(tmp_path, steps=4_000) as process:
+        wait_for_checkpoints(tmp_path, 2)
+        workers_of(process)[0].kill()
+        _, said = process.communicate(timeout=300)
+    assert (process.returncode, said) == (0, "")
+    assert len(list(tmp_path.glob("study/runs/*/result.json"))) == 2
+
+
+@pytest.mark.slow
+def test_workers_that_are_all_killed_end_a_study_with_one_line(tmp_path: Path) -> None:
     with study_process(tmp_path) as process:
         wait_for_checkpoints(tmp_path, 2)
-        worker = max(psutil.Process(process.pid).children(), key=lambda child: child.memory_info().rss)
-        worker.kill()
+        for worker in workers_of(process):
+            worker.kill()
         _, said = process.communicate(timeout=60)
     assert process.returncode == 2
     (only,) = said.splitlines()
-    assert "a worker must live until its runs are done, and one was killed" in only
+    assert "a worker must live until its runs are done, and all were killed" in only
 
 
 @pytest.mark.slow

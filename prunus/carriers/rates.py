@@ -44,10 +44,15 @@ class Rates:
 
         Raises ValueError where they are needed and not known.
         """
-        if isinstance(self.pretraining, Peak):
-            return self._enough(self.pretraining, dense)
-        if dense and not isinstance(self.pretraining, Pretraining):
+        if dense:
+            if isinstance(self.pretraining, Pretraining | Peak):
+                raise ValueError(
+                    "a dense phase makes a history of its own, got that of another training as pretraining: "
+                    f"{type(self.pretraining).__name__}; pass the schedule of the dense phase, or leave it out"
+                )
             return Pretraining.of(self.pretraining or linear(0.0, initial=rate), dense)
+        if isinstance(self.pretraining, Peak):
+            return self._enough(self.pretraining)
         if isinstance(self.pretraining, Pretraining):
             return self.pretraining
         if isinstance(self.schedule, str):
@@ -58,10 +63,8 @@ class Rates:
             )
         return None
 
-    def _enough(self, known: Peak, dense: int) -> Peak:
-        """``known``, unless the dense phase or the schedule needs more."""
-        if dense:
-            raise ValueError("a dense phase needs the rate of every step and got the highest alone; pass a schedule")
+    def _enough(self, known: Peak) -> Peak:
+        """``known``, unless the schedule needs more."""
         if isinstance(self.schedule, str) and self.schedule not in BY_PEAK:
             raise ValueError(
                 f"{self.schedule} looks at the rate of every step of pretraining, and the highest alone is known; take "
