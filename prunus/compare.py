@@ -123,7 +123,8 @@ def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
     names = {point.name(): f"search: {label(run)}" for point, run in zip(points, tried, strict=True)}
     with Display(console, names | {run.name(): label(run) for run in starts}) as display:
         _all(starts, "search/runs", study, display)
-        job = _job("search", [(point.name(), point) for point in points], partial(_search_one, study=study), study)
+        units = [(point.name(), point) for point in points]
+        job = _job("search", units, partial(_search_one, study=study), study, names)
         work_off(job, study.workers, lambda news: _show_point(news, folder, display))
     chosen = choose(points, folder / "points")
     write_atomically(study.directory / "search.json", json.dumps(chosen, indent=1))
@@ -147,15 +148,16 @@ def _all(runs: Sequence[Recipe], folder: str, study: Study, display: Display) ->
         failed.update({news.name: news.error} if news.error else {})
         display.finished(news.name, _result(study.directory / folder, news.name), news.error)
 
-    work_off(_job(folder, units, partial(_train_one, study=study, folder=folder), study), study.workers, hear)
+    job = _job(folder, units, partial(_train_one, study=study, folder=folder), study, display.labels)
+    work_off(job, study.workers, hear)
     # those that another machine had
     missing = {name for name, _ in units if _result(study.directory / folder, name) is None}
     return missing | set(failed)
 
 
-def _job(name: str, units: Sequence[tuple[str, Any]], do: Any, study: Study) -> Job:
+def _job(name: str, units: Sequence[tuple[str, Any]], do: Any, study: Study, words: Mapping[str, str]) -> Job:
     digest = hashlib.sha256(json.dumps([unit for unit, _ in units]).encode()).hexdigest()[:8]
-    return Job(f"{name} {digest}", units, do, study.storage or study.directory / "tasks.journal")
+    return Job(f"{name} {digest}", units, do, study.storage or study.directory / "tasks.journal", words)
 
 
 def _forget_tasks(directory: Path) -> None:

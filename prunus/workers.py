@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -25,18 +25,21 @@ class Job:
     """Tasks of one kind: the ``units`` to be done, by their names, and what doing one means.
 
     ``do`` gets a unit and a function that tells the study of its progress, and returns the task's value, None where it
-    failed for a reason of its own. All of it travels to other processes. ``storage`` is that of `Tasks`.
+    failed for a reason of its own. All of it travels to other processes. ``storage`` is that of `Tasks`, ``words`` say
+    what each unit is.
     """
 
     name: str
     units: Sequence[tuple[str, Any]]
     do: Callable[[str, Any, Hear], float | None]
     storage: str | Path
+    words: Mapping[str, str]
 
     def tasks(self) -> Tasks:
         """The tasks, which other processes may be at work on."""
         names = [name for name, _ in self.units]
-        return Tasks.open(self.storage, self.name, len(names), labels=lambda number: {"run": names[number]})
+        labels = [{"run": name, "what": self.words[name]} for name in names]
+        return Tasks.open(self.storage, self.name, len(names), labels=lambda number: labels[number])
 
     def work(self, hear: Hear) -> None:
         """Do what is left, one unit after the other."""
