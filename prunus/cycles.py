@@ -28,12 +28,12 @@ def survivors(n: int, sparsity: float, cycles: int, alive: int | None = None) ->
     """
     left = n if alive is None else alive
     share = fraction(sparsity, cycles, 1.0 - left / n)
+    last = min(left, keep_count(n, sparsity))
     counts = []
     for _ in range(cycles - 1):
-        left -= round(share * left)
+        left = max(last, left - round(share * left))
         counts.append(left)
-    last = min(left, keep_count(n, sparsity))
-    return (*(max(count, last) for count in counts), last)
+    return (*counts, last)
 
 
 def split(total: int, cycles: int) -> tuple[int, ...]:

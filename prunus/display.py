@@ -75,7 +75,7 @@ def label(recipe: Recipe) -> str:
     arguments = ", ".join(f"{name}={value}" for name, value in run.arguments.items())
     method = f"{run.method}({arguments})" if arguments else run.method
     length = f"{recipe.epochs[0]:g} epochs" if recipe.epochs else f"{recipe.steps} steps"
-    return f"{method:<10} sparsity {run.sparsity:<5g} {length}, seed {run.seed}"
+    return f"{method:<10} sparsity {run.sparsity:<5g} seed {run.seed}, {length}"
 
 
 def _outcome(result: dict[str, Any] | None, error: str) -> str:

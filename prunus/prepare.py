@@ -28,7 +28,7 @@ from prunus.sparsifier import Sparsifier, sparsify
 from prunus.start import begin_, trained_by
 from prunus.tables import Builder, RecipeError, unknown
 from prunus.training import Training
-from prunus.watch import AroundPruning
+from prunus.watch import Watch
 
 EVALUATION_BATCH = 1000
 
@@ -60,7 +60,7 @@ class Prepared:
     validation: Images
     test: Images
     evidence: Evidence
-    around: AroundPruning
+    watch: Watch
     operations: Operations
     epoch_steps: float
     device: torch.device
@@ -98,8 +98,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
     steps = steps_of(recipe, data)
-    held_out = partial(evaluation_batches, validation, EVALUATION_BATCH, data)
-    around = AroundPruning(model, data.classes, held_out, fresh, recipe.recalibrate, fabric.autocast)
+    watch = Watch(model, fresh, partial(_accuracy, validation, data), recipe.recalibrate, fabric.autocast)
     evidence = Evidence(fresh, recipe.signal_batches)
     sparsifier = None
     if run.method != "dense":
@@ -110,7 +109,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
             "sparsity": run.sparsity,
             "pretraining": rates_before(recipe, data, builder),
             "peak": max(rate(step / steps) for step in range(steps)),
-            "watch": around if watched else None,
+            "watch": watch if watched else None,
         }
         method = replace(builder, given=given).build("method", {run.method: run.arguments})
         sparsifier = sparsify(
@@ -125,7 +124,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
-    around.model = wrapped
+    watch.model = wrapped
     stream = fresh()
     training = Training(
         wrapped,
@@ -148,11 +147,15 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
         validation,
         test,
         evidence,
-        around,
+        watch,
         operations,
         epoch_length(recipe, data),
         fabric.device,
     )
+
+
+def _accuracy(images: Images, data: Data, model: nn.Module) -> float:
+    return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data), data.classes).accuracy
 
 
 def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Schedule | None:

@@ -1,8 +1,7 @@
 """A network that is trained already: prune it, retrain it, and see what was lost and what came back."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Protocol
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from prunus.carriers.retrained import Cycle
-from prunus.evaluation import recalibrate_
 from prunus.masks import Masks, prunable, sparsity_of
 from prunus.methods import imp
 from prunus.retraining import History, Peak
@@ -18,6 +16,7 @@ from prunus.schedules import Schedule
 from prunus.sparsifier import sparsify
 from prunus.training import Loss, Training
 from prunus.updates import START_TOLERANCE
+from prunus.watch import Measure, Watch
 
 MOMENTS = ("trained", "pruned", "recalibrated", "retrained")  # of a cycle, in the order in which they are measured
 MOMENTUM = 0.9  # of the optimizer that is made where none is given
@@ -29,9 +28,6 @@ class Batches(Protocol):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]: ...
-
-
-Measure = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True)
@@ -89,7 +85,7 @@ def retrain(
     history = pretraining or _peak_of(optimizer, schedule)
     optimizer = optimizer or SGD(model.parameters(), lr=history.peak if history else 1.0, momentum=MOMENTUM)
     batches = Moved(data, next(model.parameters()).device)
-    watch = Watch(model, batches, _measure(validation), recalibrate)
+    watch = Watch(model, lambda: batches, _measure(validation), recalibrate)
     method = imp(sparsity, cycles=cycles, schedule=schedule, pretraining=history, watch=watch)
     steps = round(epochs * len(data))
     start = _zeros(model, include, exclude)
@@ -98,26 +94,6 @@ def retrain(
     Training(model, optimizer, batches, loss, steps).run()
     masks = sparsifier.finalize()
     return Retraining(masks, tuple(with_ends(method.record, watch("retrained"))))
-
-
-@dataclass
-class Watch:
-    """What is done and measured around each pruning, by name of the moment."""
-
-    model: nn.Module
-    batches: Iterable[tuple[Tensor, Tensor]]
-    measure: Measure | None
-    recalibrate: int
-
-    def __call__(self, moment: str) -> dict[str, float]:
-        if not self.recalibrate or moment == "trained":
-            return self._measured(moment)
-        measured = self._measured(moment) if moment == "pruned" else {}
-        recalibrate_(self.model, islice(iter(self.batches), self.recalibrate))
-        return measured | self._measured("recalibrated" if moment == "pruned" else moment)
-
-    def _measured(self, moment: str) -> dict[str, float]:
-        return {} if self.measure is None else {moment: float(self.measure(self.model))}
 
 
 @dataclass(frozen=True)

@@ -194,12 +194,11 @@ class Loop:
         self.prepared.operations.count_(sparsifier.masks if sparsifier else {}, number)
 
     def _recalibrate(self) -> None:
-        if self.recipe.recalibrate:
-            around = self.prepared.around
-            before = around.accuracy()
-            around.recalibrate_()
-            batches = self.recipe.recalibrate
-            self.recalibration = {"batches": batches, "before": before, "after": around.accuracy()}
+        watch = self.prepared.watch
+        if watch.recalibrate:
+            self.recalibration = {"batches": watch.recalibrate} | watch.measured("before")
+            watch.recalibrate_()
+            self.recalibration |= watch.measured("after")
 
     def _checkpoint(self, number: int) -> None:
         began = time.monotonic()

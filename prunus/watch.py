@@ -1,48 +1,46 @@
-"""What a run looks at around a pruning: accuracy on the validation images, and BatchNorm's statistics made anew."""
+"""What is measured around the prunings of a cycle, and BatchNorm's statistics made anew after them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 
 from torch import Tensor, nn
 
-from prunus.evaluation import evaluate, recalibrate_
+from prunus.evaluation import recalibrate_
 
-Batches = Callable[[], Iterable[tuple[Tensor, Tensor]]]
+Measure = Callable[[nn.Module], float]
 
 
 @dataclass
-class AroundPruning:
-    """Measures ``model`` before and after each pruning of a cycle, and again after its BatchNorm is recalibrated.
+class Watch:
+    """Hears of the moments of a cycle and says what it measured, by name: trained, pruned, recalibrated, retrained.
 
-    ``validation`` and ``training`` make their batches anew at each call; ``recalibrate`` batches of training are used,
-    none for 0. ``forward`` is the precision's context. The model is the plain one until it has been wrapped.
+    After a pruning, and again when all is retrained, it recalibrates BatchNorm with the first ``recalibrate`` of
+    ``batches``, none for 0. ``forward`` is the context of forward passes, for a precision.
     """
 
     model: nn.Module
-    classes: int
-    validation: Batches
-    training: Batches
+    batches: Callable[[], Iterable[tuple[Tensor, Tensor]]]
+    measure: Measure | None
     recalibrate: int
-    forward: Callable[[], AbstractContextManager[object]]
+    forward: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __call__(self, moment: str) -> dict[str, float]:
-        measured = {moment: self.accuracy()}
-        if moment == "pruned" and self.recalibrate:
-            self.recalibrate_()
-            measured["recalibrated"] = self.accuracy()
-        return measured
+        if not self.recalibrate or moment == "trained":
+            return self.measured(moment)
+        measured = self.measured(moment) if moment == "pruned" else {}
+        self.recalibrate_()
+        return measured | self.measured("recalibrated" if moment == "pruned" else moment)
 
-    def accuracy(self) -> float:
-        """On the validation images."""
+    def measured(self, name: str) -> dict[str, float]:
+        """The network as it is, under this name."""
+        if self.measure is None:
+            return {}
         with self.forward():
-            return evaluate(self.model, self.validation(), self.classes).accuracy
+            return {name: float(self.measure(self.model))}
 
     def recalibrate_(self) -> None:
         """Replace the running statistics of BatchNorm by those of the network as it is."""
         with self.forward():
-            recalibrate_(self.model, self._first())
-
-    def _first(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return islice(self.training(), self.recalibrate)
+            recalibrate_(self.model, islice(iter(self.batches()), self.recalibrate))

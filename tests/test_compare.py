@@ -29,7 +29,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         about = {"run": recipe.name(), "method": method, "sparsity": recipe.sparsity[0], "precision": recipe.precision}
         return about | numbers | {"blocks": 10}
 
-    monkeypatch.setattr(compare_module, "throughput", throughput)
+    monkeypatch.setattr(timing, "throughput", throughput)
     return names
 
 
@@ -84,7 +84,7 @@ def test_a_study_runs_everything_times_each_method_reports_and_is_not_run_again(
     assert [entry["run"] for entry in json.loads((study / "timing.json").read_text())] == measured
     output = capsys.readouterr().out
     assert "10 runs on digits" in output
-    assert "[ 1/10] dense      sparsity 0     seed 0  accuracy" in output
+    assert "[ 1/10] dense      sparsity 0     seed 0, 6 steps  accuracy" in output
     assert "[10/10] set        sparsity 0.9   seed 1  accuracy" in output
     assert "FAILED" not in output
     assert (study / "report.md").is_file()
@@ -148,12 +148,14 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
 
 
 EXPLODING = """
+from prunus.carriers.projection import gradients
 from prunus.methods import magnitude_pruning
 
 
 def exploding(sparsity: float):
     method = magnitude_pruning(sparsity)
-    method.edit_gradients = lambda: [gradient.fill_(float("inf")) for gradient in method._gradients().values()]
+    found = lambda: gradients(method._evolution.site.weights).values()
+    method.edit_gradients = lambda: [gradient.fill_(float("inf")) for gradient in found()]
     return method
 """
 
@@ -174,9 +176,9 @@ def test_a_run_that_diverges_is_named_and_the_others_finish(
     output = " ".join(capsys.readouterr().out.split())
     dense, diverged, set_ = (run.name() for run in read(path).runs())
     assert set(results(study)) == {dense, set_}
-    assert "[2/3] exploding sparsity 0.9 seed 0 FAILED: the loss became" in output
+    assert "[2/3] exploding sparsity 0.9 seed 0, 6 steps FAILED: the loss became" in output
     assert "lower the learning rate" in output
-    assert "[3/3] set sparsity 0.9 seed 0 accuracy" in output
+    assert "[3/3] set sparsity 0.9 seed 0, 6 steps accuracy" in output
     assert "UNFINISHED: " in output
     assert f"runs/{diverged}" in output
     assert diverged in (study / "report.md").read_text()

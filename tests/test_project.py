@@ -19,7 +19,7 @@ LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage", "points"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"}
-    | {"foreign", "cycles", "retraining", "operations"},
+    | {"foreign", "cycles", "retraining", "operations", "watch"},
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
@@ -27,7 +27,7 @@ LAYERS = (
     {"tables"},
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
-    {"start", "watch"},
+    {"start"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},

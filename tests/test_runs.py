@@ -197,7 +197,7 @@ FIELDS: dict[str, Reaches] = {
     "validation": (0.2, lambda p: (len(p.validation), len(stream(p).images)) == (287, 1150)),
     "split_seed": (1, lambda p: not torch.equal(p.validation.images, prepare(tiny()).validation.images)),
     "augmentation": ("crop-flip", lambda p: stream(p).data.augmentation == "crop-flip"),
-    "recalibrate": (3, lambda p: p.around.recalibrate == 3),
+    "recalibrate": (3, lambda p: p.watch.recalibrate == 3),
     "signal_batches": ({"method": "snip", "signal_batches": 3}, lambda p: p.evidence.passes == 3),
 }
 ELSEWHERE = {
