@@ -85,7 +85,7 @@ def test_a_study_runs_everything_times_each_method_reports_and_is_not_run_again(
     output = capsys.readouterr().out
     assert "10 runs on digits" in output
     assert "[ 1/10] dense      sparsity 0     seed 0, 6 steps  accuracy" in output
-    assert "[10/10] set        sparsity 0.9   seed 1  accuracy" in output
+    assert "[10/10] set        sparsity 0.9   seed 1, 6 steps  accuracy" in output
     assert "FAILED" not in output
     assert (study / "report.md").is_file()
     assert f"Report: {study / 'report.html'}\n" in output
