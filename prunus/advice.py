@@ -29,8 +29,10 @@ class Choice:
 
     def of(self, recipe: Recipe) -> Recipe:
         """``recipe``, whose method is imp, with this choice."""
+        # a factor of 1 is not written, so that the run is that of `prunus retrain` without a search
         scaled = {} if self.factor == 1.0 else {"factor": self.factor}
-        arguments = recipe.method["imp"] | {"schedule": self.schedule, "cycles": self.cycles} | scaled
+        given = {name: value for name, value in recipe.method["imp"].items() if name != "factor"}
+        arguments = given | {"schedule": self.schedule, "cycles": self.cycles} | scaled
         return recipe.model_copy(update={"method": {"imp": arguments}})
 
 
@@ -149,7 +151,8 @@ def advise(
         raise ValueError(advice.left_out["allr"])
     _try_(advice, recipe, first, one, trainings)
     best = advice.best.choice
-    _try_(advice, recipe, [Choice(best.schedule, cycles) for cycles in CYCLES], one, trainings)
+    most = steps_of(recipe, load_data(recipe))
+    _try_(advice, recipe, [Choice(best.schedule, cycles) for cycles in CYCLES if cycles <= most], one, trainings)
     best = advice.best.choice
     _try_(advice, recipe, [Choice(best.schedule, best.cycles, factor) for factor in FACTORS], one, trainings)
     return advice

@@ -19,10 +19,10 @@ from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
 from prunus.prepare import build_model, has_cycles, load_data, prepare, rates_before, steps_of
-from prunus.recipes import Recipe, changed, single
+from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.schedules import SCHEDULES
-from prunus.search import plan
+from prunus.search import lanes
 from prunus.tables import OPTIMIZERS, Builder
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
@@ -57,19 +57,25 @@ def describe(recipe: Recipe) -> str:
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     given = {"batches": (), "loss": nn.CrossEntropyLoss(), "input_shape": data.input_shape, "peak": rate(0.0)}
     given |= {"pretraining": rates_before(runs[0], data, builder), "watch": None}
-    searched = plan(recipe, recipe.search) if recipe.search else []
-    for run in (*runs, *(changed(point.cell, point.values) for point in searched)):
+    searched = [run for lane in (lanes(recipe, recipe.search) if recipe.search else []) for run in lane.recipes()]
+    for run in (*runs, *searched):
         chosen = single(run)
         if chosen.method != "dense":
             filled = replace(builder, given=given | {"sparsity": chosen.sparsity})
             filled.build("method", {chosen.method: chosen.arguments})
     with torch.device("meta"):
         model = build_model(recipe, data, builder)
-    Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
+    for one in (recipe, *searched):
+        rate = builder.build("schedule", one.learning_rate, "learning_rate")
+        Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", one.optimizer)
     weights = prunable(model, recipe.include, recipe.exclude)
     steps = sorted({steps_of(run, data) for run in runs})
     total = sum(weight.numel() for weight in weights.values())
-    return "\n".join(
+    searching = ""
+    if recipe.search:
+        trainings = recipe.search.trainings
+        searching = f"first a search on validation images, {trainings} trainings for each method and sparsity\n"
+    return searching + "\n".join(
         [
             f"{len(runs)} runs of {', '.join(map(str, steps))} steps on {data.name}: {len(recipe.method)} methods, "
             f"sparsity {', '.join(map(str, recipe.sparsity))}, seeds {', '.join(map(str, recipe.seed))}",

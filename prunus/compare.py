@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import yaml
@@ -16,13 +17,14 @@ from rich.console import Console
 
 from prunus.display import Display, label
 from prunus.prepare import on_cpu
-from prunus.recipes import Recipe, changed
+from prunus.recipes import Recipe
 from prunus.report import print_table, write_report
-from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, train
-from prunus.search import Point, choose, plan, settled, try_
+from prunus.runs import CHECKPOINT_SECONDS, DIVERGED, Progress, Tell, train
+from prunus.search import Lane, cells, choose, lanes, settled, try_
 from prunus.storage import InUseError, alone, write_atomically
 from prunus.tables import RecipeError
 from prunus.timing import time_runs
+from prunus.training import NonFiniteLossError
 from prunus.workers import Hear, Job, work_off
 
 
@@ -44,10 +46,25 @@ class Study:
     log: Sequence[str]
     storage: str | None
 
-    def train(self, recipe: Recipe, folder: str, tell: Any) -> dict[str, Any]:
-        """The result of a run, trained now or before."""
+    def train(self, recipe: Recipe, folder: str, tell: Tell) -> dict[str, Any]:
+        """The result of a run, trained now or before, here or, with a storage, by whoever holds it."""
         home = self.directory / folder
-        return train(recipe, home, tell, checkpoint_every=self.checkpoint_every, log=self.log)
+        while True:
+            try:
+                return train(recipe, home, tell, checkpoint_every=self.checkpoint_every, log=self.log)
+            except InUseError:
+                if self.storage is None:
+                    raise
+
+    def identity(self) -> str:
+        """A name of the directory, by which a storage tells its studies apart."""
+        path = self.directory / ".identity"
+        own = path.with_name(f".identity-{token_hex(8)}")
+        own.write_text(own.name)
+        with suppress(FileExistsError):  # the first to come names it
+            os.link(own, path)
+        own.unlink()
+        return path.read_text()
 
 
 def compare(
@@ -116,17 +133,17 @@ def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
     if recipe.search is None:
         return list(recipe.runs())
     folder = study.directory / "search"
-    points = plan(recipe, recipe.search)
-    tried = [changed(point.cell, point.values) for point in points]
-    starts = _starts(tried)
-    console.print(f"Search: {len(points)} settings, on validation images, with seed {recipe.search.seed}")
-    names = {point.name(): f"search: {label(run)}" for point, run in zip(points, tried, strict=True)}
+    planned = lanes(recipe, recipe.search)
+    starts = _starts([run for lane in planned for run in lane.recipes()])
+    count = len(cells(recipe, recipe.search))
+    console.print(f"Search: {recipe.search.trainings} trainings for each of {count} methods at their sparsities")
+    names = {lane.name(): f"search: {label(lane.recipes()[0])}" for lane in planned}
     with Display(console, names | {run.name(): label(run) for run in starts}) as display:
-        _all(starts, "search/runs", study, display)
-        units = [(point.name(), point) for point in points]
-        job = _job("search", units, partial(_search_one, study=study), study, names)
-        work_off(job, study.workers, lambda news: _show_point(news, folder, display))
-    chosen = choose(points, folder / "points")
+        lost = _all(starts, "search/runs", study, display)
+        units = [(lane.name(), lane) for lane in planned]
+        job = _job("search", units, partial(_search_one, study=study, lost=lost), study, names)
+        work_off(job, study.workers, lambda news: _show_lane(news, folder, display))
+    chosen = choose(planned, folder / "points")
     write_atomically(study.directory / "search.json", json.dumps(chosen, indent=1))
     return settled(recipe, recipe.search, chosen)
 
@@ -152,12 +169,22 @@ def _all(runs: Sequence[Recipe], folder: str, study: Study, display: Display) ->
     work_off(job, study.workers, hear)
     # those that another machine had
     missing = {name for name, _ in units if _result(study.directory / folder, name) is None}
-    return missing | set(failed)
+    for name in sorted(missing - set(failed)):
+        display.finished(name, None, "another machine has done it, and its result is not here; or it diverged there")
+    return missing
 
 
-def _job(name: str, units: Sequence[tuple[str, Any]], do: Any, study: Study, words: Mapping[str, str]) -> Job:
-    digest = hashlib.sha256(json.dumps([unit for unit, _ in units]).encode()).hexdigest()[:8]
-    return Job(f"{name} {digest}", units, do, study.storage or study.directory / "tasks.journal", words)
+def _job(
+    name: str,
+    units: Sequence[tuple[str, Any]],
+    do: Callable[[str, Any, Hear], float | None],
+    study: Study,
+    words: Mapping[str, str],
+) -> Job:
+    named = dict(units)  # what two settings come to is done once
+    digest = hashlib.sha256(json.dumps([study.identity(), *named]).encode()).hexdigest()[:8]
+    storage = study.storage or study.directory / "tasks.journal"
+    return Job(f"{name} {digest}", list(named.items()), do, storage, words)
 
 
 def _forget_tasks(directory: Path) -> None:
@@ -178,16 +205,20 @@ def _train_one(name: str, run: Recipe, hear: Hear, study: Study, folder: str) ->
     return accuracy
 
 
-def _search_one(name: str, point: Point, hear: Hear, study: Study) -> float | None:
+def _search_one(name: str, lane: Lane, hear: Hear, study: Study, lost: set[str]) -> float | None:
+    _refuse_change(lane.recipes()[0], name)
+
     def train_point(recipe: Recipe) -> Mapping[str, Any]:
+        if (before := recipe.before()) and before.name() in lost:
+            raise NonFiniteLossError("the dense run that it begins from has failed")
         return study.train(recipe, "search/runs", lambda progress: hear(News(name, progress)))
 
-    accuracy = try_(point, study.directory / "search" / "points", train_point)
+    accuracy = try_(lane, study.directory / "search" / "points", train_point)
     hear(News(name, None))
     return accuracy
 
 
-def _show_point(news: News, folder: Path, display: Display) -> None:
+def _show_lane(news: News, folder: Path, display: Display) -> None:
     if news.progress is not None:
         display.tell(news.name, news.progress)
     else:

@@ -1,7 +1,7 @@
 """What a person sees while a study runs: the runs in progress, their accuracy so far, and the time left."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -52,12 +52,9 @@ class Display:
         """A run has ended."""
         self._ended(name, _outcome(result, error))
 
-    def searched(self, name: str, point: Mapping[str, Any]) -> None:
-        """A point of a search has ended."""
-        values = ", ".join(f"{path}={value:.3g}" for path, value in point["values"].items()) or "as the recipe says"
-        accuracy = point["validation_accuracy"]
-        reached = "diverged" if accuracy is None else f"validation accuracy {100 * accuracy:6.2f} %"
-        self._ended(name, f"{values}: {reached}")
+    def searched(self, name: str, points: Sequence[Mapping[str, Any]]) -> None:
+        """Some points of a search have ended."""
+        self._ended(name, "; ".join(_point(point) for point in points))
 
     def _ended(self, name: str, outcome: str) -> None:
         if name in self.active:
@@ -76,6 +73,13 @@ def label(recipe: Recipe) -> str:
     method = f"{run.method}({arguments})" if arguments else run.method
     length = f"{recipe.epochs[0]:g} epochs" if recipe.epochs else f"{recipe.steps} steps"
     return f"{method:<10} sparsity {run.sparsity:<5g} seed {run.seed}, {length}"
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    short = {path: f"{value:.3g}" if isinstance(value, float) else value for path, value in point["values"].items()}
+    values = ", ".join(f"{path}={value}" for path, value in short.items()) or "as the recipe says"
+    accuracy = point["validation_accuracy"]
+    return f"{values}: " + ("diverged" if accuracy is None else f"validation accuracy {100 * accuracy:.2f} %")
 
 
 def _outcome(result: dict[str, Any] | None, error: str) -> str:

@@ -149,11 +149,15 @@ def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # a cumulative average
+    seen = 0
     for inputs, _ in batches:
         model(inputs)
+        seen += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.train(training)
+    if not seen:
+        raise ValueError("recalibration needs at least one batch, got none; BatchNorm's statistics are gone")
 
 
 def _macs(model: nn.Module, example: Tensor) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """What came of a run: quality, sparsity, operations, bytes and time, as plain values for its result file."""
 
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,8 +20,13 @@ from prunus.sparsifier import Sparsifier
 POINTS = 200  # of the curve of learning rates
 
 
-def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any]:
-    """The result of a finished run that trained for ``seconds``; the size of its file is known once that is written."""
+def outcome(
+    recipe: Recipe, prepared: Prepared, seconds: float, recalibration: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """The result of a finished run that trained for ``seconds``; the size of its file is known once that is written.
+
+    ``recalibration`` holds the accuracies before and after BatchNorm was recalibrated at the end.
+    """
     run, model = single(recipe), prepared.model
     weights = prunable(model, recipe.include, recipe.exclude)
     dtype = next(model.parameters()).dtype
@@ -61,9 +66,12 @@ def outcome(recipe: Recipe, prepared: Prepared, seconds: float) -> dict[str, Any
         "training_bytes": training_bytes(model, prepared.training.optimizer, prepared.sparsifier),
         "peak_bytes": peak_bytes(prepared.device),
         "extra_forward_backward": prepared.evidence.passes,
-        "training_macs": prepared.operations.training(examples, dense_gradients, prepared.evidence.passes),
+        "training_macs": prepared.operations.training(
+            examples, dense_gradients, prepared.evidence.passes * recipe.batch_size
+        ),
         "training_macs_dense": prepared.operations.dense(examples),
-        "cycles": _cycles(prepared.sparsifier, validation.accuracy),
+        "cycles": _cycles(prepared.sparsifier, (recalibration or {}).get("before", validation.accuracy)),
+        "recalibration": None if recalibration is None else dict(recalibration),
         "learning_rates": learning_rates(prepared),
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "threads": torch.get_num_threads(),

@@ -94,6 +94,8 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     operations = _operations(model, recipe, data)
     file = start_file(origin) if (origin := recipe.origin()) else start
+    if file:
+        _refuse_leak(recipe, trained_by(file)[0])
     masks = begin_(model, recipe, run, file) if file else None
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
@@ -154,6 +156,18 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
     )
 
 
+def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
+    """Raises RecipeError where the start was trained on images that this run would validate on."""
+    if before is None or before.data != recipe.data:
+        return
+    ours, theirs = ((one.validation, one.split_seed) for one in (recipe, before))
+    if ours != theirs:
+        raise RecipeError(
+            f"validation and split_seed must be those of the start, {theirs[0]} and {theirs[1]}, got {ours[0]} and "
+            f"{ours[1]}: it was trained on images that this run would validate on"
+        )
+
+
 def _accuracy(images: Images, data: Data, model: nn.Module) -> float:
     return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data), data.classes).accuracy
 
@@ -168,12 +182,14 @@ def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Sche
         schedule: Schedule = builder.build("schedule", recipe.learning_rate, "learning_rate")
         return schedule
     if isinstance(start, str):
-        before, steps = trained_by(start_file(start))
+        before, epochs = trained_by(start_file(start))
     else:
         before = recipe.history() if start.keys() & {"epochs", "steps"} else None
-        steps = steps_of(before, data) if before else 0
-        if "peak" in start:
-            return Peak(start["peak"], steps or math.inf)
+        epochs = steps_of(before, data) / epoch_length(before, data) if before else 0.0
+    # in steps of this run, whose batches may be of another size: what counts is the share of the epochs
+    steps = max(1, round(epochs * epoch_length(recipe, data))) if epochs else 0
+    if isinstance(start, dict) and "peak" in start:
+        return Peak(start["peak"], steps or math.inf)
     if before is None or has_cycles(before):
         return None
     return Pretraining.of(builder.build("schedule", before.learning_rate, "start.learning_rate"), steps)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prunus.data import npz_file
+from prunus.methods import METHODS
 from prunus.settings import Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
@@ -120,11 +121,17 @@ class Recipe(BaseModel):
         return value
 
     @model_validator(mode="after")
-    def _seed_of_its_own(self) -> "Recipe":
-        if self.search is not None and self.search.seed in self.seed:
+    def _search_fits(self) -> "Recipe":
+        if self.search is None:
+            return self
+        if self.search.seed in self.seed:
             raise ValueError(
                 f"search: seed {self.search.seed} is one of the recipe's; a search needs a seed of its own"
             )
+        for name in sorted(self.search.methods()):
+            # a recipe narrowed to fewer methods keeps its search; a name that no table knows is a slip
+            if name not in self.method and name not in METHODS:
+                raise RecipeError(f"search: {unknown('method', name, [*self.method, *METHODS])}")
         return self
 
     @field_validator("sparsity", "seed", "epochs")

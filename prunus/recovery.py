@@ -82,6 +82,8 @@ def retrain(
     0.5
     """
     _check_finite(model)
+    if recalibrate < 0:
+        raise ValueError(f"recalibrate must be a number of batches, at least 0, got {recalibrate}")
     history = pretraining or _peak_of(optimizer, schedule)
     optimizer = optimizer or SGD(model.parameters(), lr=history.peak if history else 1.0, momentum=MOMENTUM)
     batches = Moved(data, next(model.parameters()).device)
@@ -90,7 +92,6 @@ def retrain(
     steps = round(epochs * len(data))
     start = _zeros(model, include, exclude)
     sparsifier = sparsify(model, optimizer, method, steps, include=include, exclude=exclude, start=start)
-    optimizer.state.clear()  # as in the released code of the paper
     Training(model, optimizer, batches, loss, steps).run()
     masks = sparsifier.finalize()
     return Retraining(masks, tuple(with_ends(method.record, watch("retrained"))))

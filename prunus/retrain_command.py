@@ -42,7 +42,7 @@ class Network:
         Raises RecipeError where data and model, or the rates of training, are not known.
         """
         file = start_file(str(self.path))
-        trained, steps = trained_by(file)
+        trained, epochs = trained_by(file)
         known = self.recipe or (file.with_name("recipe.yaml") if trained else None)
         if known is None:
             raise RecipeError(f"{self.path} holds weights alone, which say no data and no model; give --recipe FILE")
@@ -51,17 +51,20 @@ class Network:
                 f"{self.path} was retrained itself, by rates that the method set, so that its history is not known; "
                 "give --peak, the highest rate of its training"
             )
-        beginning = {"start": self._start(plugins, steps), "search": None, "steps": None}
+        length = _length(trained, file, epochs)
+        beginning = {"start": self._start(plugins, length), "search": None, "steps": None}
         chosen = read(known, overrides, plugins, changes=beginning | dict(changes))
         single(chosen)
         (chosen,) = chosen.runs()
+        if "imp" not in chosen.method:
+            raise RecipeError(f"retrain prunes by imp, got method {next(iter(chosen.method))}; train that with train")
         return chosen
 
-    def _start(self, plugins: Sequence[str], steps: int) -> str | dict[str, Any]:
+    def _start(self, plugins: Sequence[str], length: Mapping[str, float]) -> str | dict[str, Any]:
         if self.recipe is None and self.peak is None:
             return str(self.path)
         if self.recipe is None:
-            return {"weights": str(self.path), "peak": self.peak, "steps": steps}
+            return {"weights": str(self.path), "peak": self.peak, **length}
         told = read(self.recipe, plugins=plugins)
         if told.epochs and len(told.epochs) > 1:
             raise RecipeError(f"{self.recipe} must say how long the network was trained, got epochs {told.epochs}")
@@ -69,6 +72,16 @@ class Network:
         if self.peak is not None:
             start["peak"] = self.peak
         return start | {"weights": str(self.path)}
+
+
+def _length(trained: Recipe | None, file: Path, epochs: float) -> dict[str, float]:
+    """The epochs of the dense training that the network comes from, where they are known."""
+    if trained is None:
+        return {}
+    if not has_cycles(trained):
+        return {"epochs": epochs}
+    before = json.loads(file.with_name("result.json").read_text())["pretraining"]
+    return {"epochs": before["epochs"]} if before else {}
 
 
 @dataclass(frozen=True)

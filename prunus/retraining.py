@@ -39,6 +39,12 @@ class Pretraining:
                 f"got {len(self.rates)} rates and a warm-up of {self.warm_up}; record the rate of every step"
             )
 
+        if not all(0.0 <= rate < math.inf for rate in self.rates) or self.peak == 0.0:
+            raise ValueError(
+                f"rates of pretraining must be finite, at least 0 and not all 0, got {min(self.rates)} to "
+                f"{max(self.rates)}; record what each step used"
+            )
+
     @classmethod
     def of(cls, schedule: Schedule, steps: int) -> "Pretraining":
         """The rates of a training of ``steps`` steps with a schedule of absolute rates over its progress.

@@ -31,6 +31,7 @@ from prunus.training import NonFiniteLossError, Step
 
 DIVERGED = (NonFiniteLossError, NotANumberError)  # by the loss, or by a ranking that met its NaN first
 CHECKPOINT_SECONDS = 60.0
+COUNTS = 200  # of operations in a run at most, but for those at its evaluations
 CHECKPOINT_SHARE = 0.05  # of the time at most, however large the network
 
 
@@ -92,8 +93,7 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
             loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
             loop.resume_()
             loop.run_()
-    result = outcome(recipe, prepared, loop.seconds)
-    result |= {"pretraining": before, "recalibration": loop.recalibration}
+    result = outcome(recipe, prepared, loop.seconds, loop.recalibration) | {"pretraining": before}
     origin = provenance(recipe, prepared.data, result["realised_sparsity"])
     weights = home / WEIGHTS
     save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
@@ -128,6 +128,7 @@ class Loop:
     seconds: float = 0.0  # of training alone
     accuracy: float = float("nan")
     recalibration: dict[str, float] | None = None
+    counted: int = 0  # changes of the masks that the operations know of
     _due: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -144,6 +145,7 @@ class Loop:
             checkpoints.restore_(self.prepared, state)
             self.seconds, self.accuracy = state["seconds"], state["accuracy"]
             self.prepared.operations = replace(self.prepared.operations, **state["operations"])
+            self.counted = self._changes() - state["uncounted"]
             self._note(f"resumed after step {self.prepared.training.taken}")
 
     def run_(self) -> None:
@@ -154,6 +156,7 @@ class Loop:
             self._count(0)
         began = time.perf_counter()
         for step in training:
+            self._follow(step.number)
             evaluated = step.number % interval == 0 or step.number == training.steps
             due = time.monotonic() >= self._due and step.number < training.steps
             if not evaluated and not due:
@@ -189,9 +192,20 @@ class Loop:
         self.log(line, step.number)
         self._note("")
 
+    def _follow(self, number: int) -> None:
+        """Count operations where masks have changed, now and then where they change all the time."""
+        stride = self.prepared.training.steps // COUNTS
+        if self._changes() > self.counted and number - self.prepared.operations.steps >= stride:
+            self._count(number)
+
     def _count(self, number: int) -> None:
-        sparsifier = self.prepared.sparsifier
-        self.prepared.operations.count_(sparsifier.masks if sparsifier else {}, number)
+        sparsifier, changes = self.prepared.sparsifier, self._changes()
+        masks = sparsifier.masks if sparsifier else {}
+        self.prepared.operations.count_(masks, number, jumped=changes == self.counted + 1)
+        self.counted = changes
+
+    def _changes(self) -> int:
+        return self.prepared.sparsifier.changes if self.prepared.sparsifier else 0
 
     def _recalibrate(self) -> None:
         watch = self.prepared.watch
@@ -206,6 +220,7 @@ class Loop:
         state = checkpoints.snapshot(self.prepared)
         state |= {"logged": os.fstat(self.metrics.fileno()).st_size, "seconds": self.seconds, "accuracy": self.accuracy}
         state["operations"] = self.prepared.operations.state_dict()
+        state["uncounted"] = self._changes() - self.counted
         checkpoints.save(self.folder, number, state)
         now = time.monotonic()
         self._due = now + max(self.checkpoint_every, (now - began) / CHECKPOINT_SHARE if self.checkpoint_every else 0.0)

@@ -1,7 +1,8 @@
 """Searching each method's own settings, at equal cost, on validation images: a number of trainings for each.
 
-A cell is a method with its arguments at one sparsity and length. Its first point is the recipe as it is, the others are
-quasi-random and the same for all methods. Where sparsity is an outcome, each point is steered to it.
+A cell is a method, dense included, with its arguments at one sparsity and length. Its first point is the recipe as it
+is, the others are quasi-random and, in what is shared, the same for all methods. Where sparsity is an outcome, each
+point is steered to it.
 """
 
 import json
@@ -21,89 +22,115 @@ Train = Callable[[Recipe], Mapping[str, Any]]  # a run's recipe -> its result
 
 
 @dataclass(frozen=True)
-class Point:
-    """One setting of one cell: the cell's recipe, and what is changed in it."""
+class Lane:
+    """Points of one cell that are tried one after the other: one, or, where each is steered, all.
+
+    ``points`` are what is changed in the cell's recipe, by paths.
+    """
 
     cell: Recipe
-    values: Mapping[str, Value]
+    points: tuple[Mapping[str, Value], ...]
     search: Search
 
-    @property
-    def knob(self) -> tuple[str, Range] | None:
-        """The path and the range of what steers the sparsity."""
-        return self.search.knob(single(self.cell).method)
+    def recipes(self) -> list[Recipe]:
+        """The points' recipes, before any is steered."""
+        return [changed(self.cell, values) for values in self.points]
 
     def name(self) -> str:
-        """A name for its file: that of its run, as the recipe has its knob."""
-        return changed(self.cell, self.values).name()
+        """A name for its file: that of its first run."""
+        return changed(self.cell, self.points[0]).name()
 
 
 def cells(recipe: Recipe, search: Search) -> list[Recipe]:
     """A run's recipe for each method, its arguments, sparsity and length, with the search's own seed."""
-    found = {one.name(): one for run in recipe.runs() if (one := run.model_copy(update={"seed": (search.seed,)}))}
-    return [cell for cell in found.values() if single(cell).method != "dense"]
+    found = [run.model_copy(update={"seed": (search.seed,)}) for run in recipe.runs()]
+    return list({cell.name(): cell for cell in found}.values())
 
 
-def plan(recipe: Recipe, search: Search) -> list[Point]:
-    """The points of all cells."""
-    return [point for cell in cells(recipe, search) for point in cell_points(cell, search)]
+def lanes(recipe: Recipe, search: Search) -> list[Lane]:
+    """All that is to be tried."""
+    found = []
+    for cell in cells(recipe, search):
+        tried = cell_points(cell, search)
+        steered = search.knob(single(cell).method) is not None
+        found += [Lane(cell, tuple(tried), search)] if steered else [Lane(cell, (one,), search) for one in tried]
+    return found
 
 
-def cell_points(cell: Recipe, search: Search) -> list[Point]:
-    """The points of one cell: as many as its trainings allow."""
-    method = single(cell).method
-    count = search.trainings if search.knob(method) is None else max(1, search.trainings // search.steering)
-    shared = points(search.shared(), count - 1, search.seed)
-    own = points(search.own(method), count - 1, search.seed + 1)
-    return [Point(cell, {}, search)] + [Point(cell, one | two, search) for one, two in zip(shared, own, strict=True)]
+def cell_points(cell: Recipe, search: Search) -> list[dict[str, Value]]:
+    """The points of one cell: the recipe as it is, then as many different ones as its trainings allow.
+
+    What several methods share is the same in all of them, and the sequence fills the whole space evenly, with what is
+    a method's own: one sequence for all of it, of which each method takes its columns.
+    """
+    own = {**search.shared(), **search.own(single(cell).method)}
+    drawn = points(dict(sorted(search.dimensions().items())), search.trainings - 1, search.seed)
+    found: list[dict[str, Value]] = [{}]
+    for values in drawn:
+        mine = {path: values[path] for path in own}
+        found += [mine] if mine not in found else []
+    return found
 
 
-def try_(point: Point, folder: Path, train: Train) -> float | None:
-    """Train a point, write what came of it into ``folder``, and return its validation accuracy; None if it diverged."""
-    tried = list(_trials(point, train))
-    hits = [one for one in tried if point.knob is None or miss(one, point) <= point.search.tolerance]
-    best = hits[-1] if hits else min(tried, key=lambda one: miss(one, point))
-    record = best | {"hit": bool(hits), "trainings": len(tried)}
+def try_(lane: Lane, folder: Path, train: Train) -> float | None:
+    """Train a lane's points, write what came of them into ``folder``, and return the best validation accuracy.
+
+    None where every training diverged. Steered points take several trainings each, until those of the search are spent;
+    each begins where the one before found its sparsity.
+    """
+    knob = lane.search.knob(single(lane.cell).method)
+    records: list[dict[str, Any]] = []
+    first = None if knob is None else single(lane.cell).arguments.get(knob[0].rpartition(".")[2])
+    left = lane.search.trainings
+    for values in lane.points:
+        if left == 0:
+            break
+        tried = list(_trials(lane, values, first, left, train))
+        left -= len(tried)
+        hits = [one for one in tried if knob is None or miss(one, lane) <= lane.search.tolerance]
+        records.append((hits[-1] if hits else min(tried, key=lambda one: miss(one, lane))) | {"hit": bool(hits)})
+        records[-1]["trainings"] = len(tried)
+        first = records[-1]["values"][knob[0]] if knob and hits else first
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / f"{point.name()}.json", json.dumps(record, indent=1))
-    accuracy: float | None = record["validation_accuracy"]
-    return accuracy
+    write_atomically(folder / f"{lane.name()}.json", json.dumps(records, indent=1))
+    return max((one["validation_accuracy"] for one in records if one["validation_accuracy"] is not None), default=None)
 
 
-def miss(tried: Mapping[str, Any], point: Point) -> float:
+def miss(tried: Mapping[str, Any], lane: Lane) -> float:
     """How far the realised sparsity lies from the requested one; infinite for a training that diverged."""
     realised = tried["realised_sparsity"]
-    return math.inf if realised is None else abs(realised - single(point.cell).sparsity)
+    return math.inf if realised is None else abs(realised - single(lane.cell).sparsity)
 
 
-def choose(planned: Sequence[Point], folder: Path) -> list[dict[str, Any]]:
+def choose(planned: Sequence[Lane], folder: Path) -> list[dict[str, Any]]:
     """For each cell the point with the highest validation accuracy among those whose sparsity is right.
 
     Where none is right the nearest is taken. Reads what `try_` wrote.
     """
-    chosen = []
-    for cell in {point.cell.name(): point.cell for point in planned}.values():
-        own = [point for point in planned if point.cell.name() == cell.name()]
-        tried = [json.loads((folder / f"{point.name()}.json").read_text()) for point in own]
-        right = [one for one in tried if one["hit"] and one["validation_accuracy"] is not None]
-        best = max(right, key=lambda one: one["validation_accuracy"], default=None)
-        best = best or min(tried, key=lambda one: miss(one, own[0]))
-        run = single(cell)
-        chosen.append(
-            {
-                "cell": cell.name(),
-                "method": run.method,
-                "arguments": dict(run.arguments),
-                "sparsity": run.sparsity,
-                "epochs": cell.epochs[0] if cell.epochs else None,
-                "trainings": sum(one["trainings"] for one in tried),
-                "chosen": best["values"],
-                "validation_accuracy": best["validation_accuracy"],
-                "realised_sparsity": best["realised_sparsity"],
-                "points": tried,
-            }
-        )
-    return chosen
+    by_cell: dict[str, list[Lane]] = {}
+    for lane in planned:
+        by_cell.setdefault(lane.cell.name(), []).append(lane)
+    return [_choice(cell, own, folder) for cell, own in by_cell.items()]
+
+
+def _choice(cell: str, own: Sequence[Lane], folder: Path) -> dict[str, Any]:
+    tried = [one for lane in own for one in json.loads((folder / f"{lane.name()}.json").read_text())]
+    right = [one for one in tried if one["hit"] and one["validation_accuracy"] is not None]
+    best = max(right, key=lambda one: float(one["validation_accuracy"]), default=None)
+    best = best or min(tried, key=lambda one: miss(one, own[0]))
+    run, epochs = single(own[0].cell), own[0].cell.epochs
+    return {
+        "cell": cell,
+        "method": run.method,
+        "arguments": dict(run.arguments),
+        "sparsity": run.sparsity,
+        "epochs": epochs[0] if epochs else None,
+        "trainings": sum(one["trainings"] for one in tried),
+        "chosen": best["values"],
+        "validation_accuracy": best["validation_accuracy"],
+        "realised_sparsity": best["realised_sparsity"],
+        "points": tried,
+    }
 
 
 def settled(recipe: Recipe, search: Search, chosen: Sequence[Mapping[str, Any]]) -> list[Recipe]:
@@ -113,30 +140,32 @@ def settled(recipe: Recipe, search: Search, chosen: Sequence[Mapping[str, Any]])
     return [changed(run, values.get(cell, {})) for run, cell in runs]
 
 
-def _trials(point: Point, train: Train) -> Iterator[dict[str, Any]]:
-    if point.knob is None:
-        yield _trial(point, {}, train)
+def _trials(
+    lane: Lane, values: Mapping[str, Value], first: float | None, left: int, train: Train
+) -> Iterator[dict[str, Any]]:
+    run = single(lane.cell)
+    knob = lane.search.knob(run.method)
+    if knob is None:
+        yield _trial(lane, values, train)
         return
-    path, bounds = point.knob
-    run = single(point.cell)
-    steering = Steering(bounds, run.sparsity, run.arguments.get(path.rpartition(".")[2]))
-    for _ in range(point.search.steering):
+    path, bounds = knob
+    steering = Steering(bounds, run.sparsity, first)
+    for _ in range(min(left, lane.search.steering)):
         value = steering.next()
-        trial = _trial(point, {path: value}, train)
+        trial = _trial(lane, {**values, path: value}, train)
         yield trial
-        if trial["realised_sparsity"] is None or miss(trial, point) <= point.search.tolerance:
+        if trial["realised_sparsity"] is None or miss(trial, lane) <= lane.search.tolerance:
             return
         steering.tell(value, trial["realised_sparsity"])
 
 
-def _trial(point: Point, knob: Mapping[str, Value], train: Train) -> dict[str, Any]:
-    values = {**point.values, **knob}
+def _trial(lane: Lane, values: Mapping[str, Value], train: Train) -> dict[str, Any]:
     try:
-        result = train(changed(point.cell, values))
+        result = train(changed(lane.cell, values))
     except DIVERGED:
-        return {"values": values, "validation_accuracy": None, "realised_sparsity": None}
+        return {"values": dict(values), "validation_accuracy": None, "realised_sparsity": None}
     accuracy = result["validation"]["accuracy"]
-    return {"values": values, "validation_accuracy": accuracy, "realised_sparsity": result["realised_sparsity"]}
+    return {"values": dict(values), "validation_accuracy": accuracy, "realised_sparsity": result["realised_sparsity"]}
 
 
 class Steering:

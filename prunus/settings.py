@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prunus.points import Choices, Dimension, Range
 from prunus.tables import RecipeError, canonical
@@ -17,7 +17,7 @@ class Search(BaseModel):
     Every method gets ``trainings`` trainings at each sparsity, with ``seed``, which is none of the recipe's. ``space``
     maps paths such as ``optimizer.sgd.weight_decay`` to ranges; a path that begins with ``method.NAME`` is of that
     method alone. ``steer`` names, for a method whose sparsity is an outcome, the argument that steers it and its range;
-    each of its points takes up to ``steering`` trainings, until the realised sparsity lies within ``tolerance``.
+    each of its points takes up to ``steering`` of these trainings, until the realised sparsity is within ``tolerance``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -34,6 +34,17 @@ class Search(BaseModel):
     def _by_method(cls, value: object) -> object:
         return {canonical(str(name)): knob for name, knob in value.items()} if isinstance(value, Mapping) else value
 
+    @model_validator(mode="after")
+    def _affordable(self) -> "Search":
+        if self.steer and self.steering > self.trainings:
+            raise ValueError(f"steering takes up to {self.steering} trainings a point, and there are {self.trainings}")
+        return self
+
+    def methods(self) -> set[str]:
+        """The methods that it names."""
+        own = [path.split(".") for path in self.space if path.startswith("method.")]
+        return {canonical(at[1]) for at in own if len(at) > 1} | set(self.steer)
+
     @field_validator("steer")
     @classmethod
     def _one_argument(cls, value: dict[str, dict[str, dict[str, float]]]) -> dict[str, dict[str, dict[str, float]]]:
@@ -45,6 +56,10 @@ class Search(BaseModel):
     def shared(self) -> dict[str, Dimension]:
         """What is varied for every method."""
         return {path: dimension(path, one) for path, one in self.space.items() if not path.startswith("method.")}
+
+    def dimensions(self) -> dict[str, Dimension]:
+        """All that is varied for any method."""
+        return {path: dimension(path, one) for path, one in self.space.items()}
 
     def own(self, method: str) -> dict[str, Dimension]:
         """What is varied for one method alone."""

@@ -65,6 +65,11 @@ class Sparsifier:
         """The present masks by parameter name; True keeps."""
         return self.method.masks
 
+    @property
+    def changes(self) -> int:
+        """How often a rule has changed the masks; 0 for learned thresholds, which move at every step."""
+        return self.method.changes
+
     def sparsity(self) -> float:
         """The realised fraction of zeros among the prunable weights."""
         return sparsity_of(self.masks.values())

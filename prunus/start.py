@@ -45,12 +45,12 @@ def begin_(model: nn.Module, recipe: Recipe, run: Single, path: Path) -> Masks |
     return masks
 
 
-def trained_by(path: Path) -> tuple[Recipe | None, int]:
-    """The recipe and the steps of the run that wrote the weights at ``path``; None where no finished run did."""
+def trained_by(path: Path) -> tuple[Recipe | None, float]:
+    """The recipe and the epochs of the run that wrote the weights at ``path``; None where no finished run did."""
     recipe, result = path.with_name("recipe.yaml"), path.with_name("result.json")
     if path.name != WEIGHTS or not (recipe.is_file() and result.is_file()):
-        return None, 0
-    return parse(parsed(recipe.read_text(), str(recipe))), int(json.loads(result.read_text())["steps"])
+        return None, 0.0
+    return parse(parsed(recipe.read_text(), str(recipe))), float(json.loads(result.read_text())["epochs"])
 
 
 def save_masks(home: Path, masks: Masks) -> None:

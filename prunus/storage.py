@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from filelock import FileLock, Timeout
@@ -23,7 +24,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def write_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let ``write`` fill the file at ``path`` under another name, sync it, and give it its own at the end."""
-    partial_path = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial_path = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.partial")
     try:
         with partial_path.open("wb") as file:
             write(file)

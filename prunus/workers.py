@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -116,7 +117,10 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
     try:
         job.work(connection.send)
     except Exception as error:
-        connection.send(_Failure(error))
+        try:
+            connection.send(_Failure(error))
+        except (TypeError, AttributeError, PicklingError):  # an error that cannot travel
+            connection.send(_Failure(RuntimeError(f"{type(error).__name__}: {error}")))
         sys.exit(1)
 
 

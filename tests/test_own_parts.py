@@ -94,6 +94,11 @@ class FreezeRows:
                 mask[0] = False
         project_(self.site.weights, self.masks)
 
+    changes = 0
+
+    def dense_gradients(self, steps: int) -> int:
+        return 0
+
     def finalize(self) -> None:
         self.calls.append(("finalize", -1))
 

@@ -232,7 +232,7 @@ def test_a_recipe_written_out_is_read_as_the_same_run(field: str, tmp_path: Path
     assert parse(recipe.model_dump(mode="json")).name() == recipe.name()  # what a worker process is sent
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_the_recipes_that_come_along_hold_runs_that_build(path: Path) -> None:
     recipe = read(path)
     runs = list(recipe.runs())

@@ -14,7 +14,7 @@ from tiny import prunus, tiny, written
 
 from prunus.points import Range
 from prunus.recipes import Recipe
-from prunus.search import Steering, cells, choose, plan, settled, try_
+from prunus.search import Lane, Steering, cells, choose, lanes, settled, try_
 from prunus.settings import Search
 from prunus.training import NonFiniteLossError
 
@@ -56,6 +56,7 @@ def fake(sparsity: Callable[[Recipe], float] = lambda run: run.sparsity[0]) -> C
 def test_cells_are_methods_at_sparsities_with_the_seed_of_the_search() -> None:
     found = cells(*study())
     assert [(*cell.method, cell.sparsity[0], cell.seed) for cell in found] == [
+        ("dense", 0.0, (1000,)),
         ("gmp", 0.5, (1000,)),
         ("gmp", 0.9, (1000,)),
         ("str", 0.5, (1000,)),
@@ -63,29 +64,52 @@ def test_cells_are_methods_at_sparsities_with_the_seed_of_the_search() -> None:
     ]
 
 
+def of(method: str, planned: list[Lane]) -> list[dict[str, Any]]:
+    """The points of a method at 90 %."""
+    chosen = [lane for lane in planned if method in lane.cell.method and lane.cell.sparsity in ((0.9,), (0.0,))]
+    return [dict(values) for lane in chosen for values in lane.points]
+
+
 def test_every_method_has_the_same_points_and_no_more_trainings() -> None:
-    points = plan(*study())
-    gmp = [point.values for point in points if "gmp" in point.cell.method and point.cell.sparsity == (0.5,)]
-    steered = [point.values for point in points if "str" in point.cell.method and point.cell.sparsity == (0.9,)]
-    assert len(gmp) == 6
-    assert len(steered) == 2  # of three trainings each
-    assert gmp[0] == steered[0] == {}
-    assert {key: gmp[1][key] for key in steered[1]} == steered[1]
-    assert set(gmp[1]) - set(steered[1]) == {"method.gmp.until"}
+    planned = lanes(*study())
+    dense, gmp, steered = (of(name, planned) for name in ("dense", "gmp", "str"))
+    assert len(dense) == len(gmp) == len(steered) == 6
+    assert dense[0] == gmp[0] == steered[0] == {}
+    assert dense == steered
+    for one, other in zip(gmp[1:], dense[1:], strict=True):
+        assert {key: one[key] for key in other} == other
+        assert set(one) - set(other) == {"method.gmp.until"}
     assert len({repr(values) for values in gmp}) == 6
+    assert sum("str" in lane.cell.method for lane in planned) == 2  # a lane a sparsity: its points follow each other
+
+
+def test_what_is_shared_and_what_is_a_methods_own_vary_independently() -> None:
+    space = {"learning_rate": {"low": 0.01, "high": 1.0}, "method.gmp.until": {"low": 0.5, "high": 0.9}}
+    recipe, search = study(search={"trainings": 33, "space": space}, method="gmp", sparsity=0.9)
+    tried = of("gmp", lanes(recipe, search))[1:]
+    halves = [(one["learning_rate"] < 0.1, one["method.gmp.until"] < 0.7) for one in tried]
+    assert min(halves.count((one, other)) for one in (True, False) for other in (True, False)) >= 6  # of 32
+
+
+def test_points_that_come_to_the_same_are_tried_once() -> None:
+    recipe, search = study(search={"trainings": 8, "space": {"method.gmp.until": {"each": [0.5, 0.9]}}})
+    assert [len(of(name, lanes(recipe, search))) for name in ("dense", "gmp", "str")] == [1, 3, 1]
 
 
 def test_what_is_chosen_has_the_best_validation_accuracy_and_reaches_every_seed(tmp_path: Path) -> None:
     recipe, search = study(method={"dense": {}, "gmp": {"update_every": 2}}, sparsity=0.9)
-    points = plan(recipe, search)
-    accuracies = [try_(point, tmp_path, fake()) for point in points]
-    (chosen,) = choose(points, tmp_path)
-    assert chosen["validation_accuracy"] == max(accuracy for accuracy in accuracies if accuracy is not None)
+    planned = lanes(recipe, search)
+    best = [try_(lane, tmp_path, fake()) for lane in planned if "gmp" in lane.cell.method]
+    for lane in planned[: len(planned) - len(best)]:
+        try_(lane, tmp_path, fake())
+    _, chosen = choose(planned, tmp_path)
+    assert chosen["validation_accuracy"] == max(accuracy for accuracy in best if accuracy is not None)
     assert (chosen["trainings"], len(chosen["points"])) == (6, 6)
-    dense, *runs = settled(recipe, search, [chosen | {"chosen": {"learning_rate": 0.25, "method.gmp.until": 0.6}}])
-    assert (dense.learning_rate, *dense.method) == (0.1, "dense")
-    assert [run.learning_rate for run in runs if "gmp" in run.method] == [0.25, 0.25]
-    assert [run.seed for run in runs if "gmp" in run.method] == [(0,), (1,)]
+    other = chosen | {"chosen": {"learning_rate": 0.25, "method.gmp.until": 0.6}}
+    first, second, *runs = settled(recipe, search, [other])
+    assert (first.learning_rate, second.learning_rate) == (0.1, 0.1)
+    assert [run.learning_rate for run in runs] == [0.25, 0.25]
+    assert [run.seed for run in runs] == [(0,), (1,)]
     assert all(run.search is None for run in runs)
 
 
@@ -97,9 +121,9 @@ def test_a_point_that_diverged_is_not_chosen(tmp_path: Path) -> None:
             raise NonFiniteLossError("the loss became nan")
         return fake()(run)
 
-    points = plan(recipe, search)
-    assert [try_(point, tmp_path, train) is None for point in points] == [False, *[True] * 5]
-    assert choose(points, tmp_path)[0]["chosen"] == {}
+    planned = lanes(recipe, search)
+    assert [try_(lane, tmp_path, train) is None for lane in planned] == [False, *[True] * 5]
+    assert choose(planned, tmp_path)[0]["chosen"] == {}
 
 
 def initial(run: Recipe) -> float:
@@ -107,23 +131,33 @@ def initial(run: Recipe) -> float:
     return float(run.method["str"]["initial"])
 
 
-def test_a_steered_point_ends_at_the_sparsity_asked_for_and_counts_its_trainings(tmp_path: Path) -> None:
+def tried(tmp_path: Path, sparsity: Callable[[Recipe], float]) -> tuple[dict[str, Any], list[float]]:
+    """What was chosen for STR at 90 %, and the knobs of all trainings in order."""
     recipe, search = study(method={"str": {"decay": 0.1}}, sparsity=0.9)
-    logistic = fake(lambda run: 1 / (1 + math.exp(-(initial(run) + 4.0))))
-    first, _ = plan(recipe, search)
-    assert try_(first, tmp_path, logistic) is not None
-    record = json.loads((tmp_path / f"{first.name()}.json").read_text())
-    assert record["hit"]
-    assert record["trainings"] <= 3
-    assert record["realised_sparsity"] == pytest.approx(0.9, abs=0.005)
-    assert record["values"]["method.str.initial"] == pytest.approx(-4 + math.log(9), abs=0.1)
+    knobs: list[float] = []
+
+    def counted(run: Recipe) -> Mapping[str, Any]:
+        knobs.append(initial(run))
+        return fake(sparsity)(run)
+
+    (lane,) = lanes(recipe, search)
+    try_(lane, tmp_path, counted)
+    (chosen,) = choose([lane], tmp_path)
+    return chosen, knobs
+
+
+def test_steered_points_end_at_the_sparsity_asked_for_and_spend_exactly_their_trainings(tmp_path: Path) -> None:
+    chosen, knobs = tried(tmp_path, lambda run: 1 / (1 + math.exp(-(initial(run) + 4.0))))
+    assert chosen["trainings"] == len(knobs) == 6
+    assert all(point["hit"] for point in chosen["points"])
+    assert [point["trainings"] for point in chosen["points"]] == [3, 1, 1, 1]  # where the one before found it
+    assert chosen["realised_sparsity"] == pytest.approx(0.9, abs=0.005)
+    assert chosen["chosen"]["method.str.initial"] == pytest.approx(-4 + math.log(9), abs=0.1)
 
 
 def test_a_target_out_of_reach_is_missed_and_said(tmp_path: Path) -> None:
-    recipe, search = study(method={"str": {"decay": 0.1}}, sparsity=0.9)
-    for point in plan(recipe, search):
-        try_(point, tmp_path, fake(lambda run: 0.2 + 0.001 * initial(run)))
-    (chosen,) = choose(plan(recipe, search), tmp_path)
+    chosen, knobs = tried(tmp_path, lambda run: 0.2 + 0.001 * initial(run))
+    assert len(knobs) == 6
     assert not any(point["hit"] for point in chosen["points"])
     assert chosen["realised_sparsity"] == pytest.approx(0.2, abs=0.01)
     assert chosen["chosen"]["method.str.initial"] == pytest.approx(-1.04)  # the nearest tried: at the end of the range
@@ -160,6 +194,9 @@ def test_steering_begins_where_the_recipe_stands() -> None:
         ),
         (SEARCH | {"steer": {"str": {"initial": {"each": [1]}}}}, r"search: input should be a valid number, got \[1\]"),
         (SEARCH | {"steer": {"str": {}}}, r"must name one argument of str, got none"),
+        (SEARCH | {"steer": {"srt": {"initial": {"low": -9, "high": -1}}}}, r"no method is called 'srt'; did you mean"),
+        (SEARCH | {"steering": 7}, r"steering takes up to 7 trainings a point, and there are 6"),
+        (SEARCH | {"space": {"optimizer.sgd.momentun": {"each": [0.9]}}}, r"momentun"),
         (SEARCH | {"seed": 1}, r"search: seed 1 is one of the recipe's; a search needs a seed of its own"),
     ],
 )
@@ -175,8 +212,8 @@ def test_a_study_searches_then_trains_with_what_it_found(tmp_path: Path, capsys:
     search = {"trainings": 2, "space": {"learning_rate": {"low": 0.2, "high": 0.3}}}
     path = written(tmp_path, method=["dense", "magnitude"], seed=[0, 1], search=search)
     assert prunus("compare", path, "--out", tmp_path / "study", "--workers", 1) == 0
-    (found,) = json.loads((tmp_path / "study" / "search.json").read_text())
-    assert (found["method"], found["trainings"]) == ("magnitude", 2)
+    found = json.loads((tmp_path / "study" / "search.json").read_text())
+    assert [(one["method"], one["trainings"]) for one in found] == [("dense", 2), ("magnitude", 2)]
     recipes = [json.loads(p.read_text()) for p in tmp_path.glob("study/runs/*/result.json")]
     assert sorted((result["method"], result["seed"]) for result in recipes) == [
         ("dense", 0),
@@ -186,7 +223,7 @@ def test_a_study_searches_then_trains_with_what_it_found(tmp_path: Path, capsys:
     ]
     trained = list(tmp_path.glob("study/search/runs/*/result.json"))
     assert {json.loads(one.read_text())["seed"] for one in trained} == {1000}
-    assert len(trained) == 2
+    assert len(trained) == 4
     before = {one: one.stat().st_mtime_ns for one in trained}
     assert prunus("compare", path, "--out", tmp_path / "study", "--workers", 1) == 0  # nothing is trained again
     assert {one: one.stat().st_mtime_ns for one in trained} == before

@@ -38,6 +38,11 @@ class Edited:
         """The first masks until the end, then the final ones."""
         return self._evolution.masks
 
+    @property
+    def changes(self) -> int:
+        """How often they changed."""
+        return self._evolution.changes
+
     def attach(self, site: Site) -> None:
         """Nothing to set up; what the edit cannot work with is said at once."""
         refuse_second_model(self)

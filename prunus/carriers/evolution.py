@@ -27,6 +27,7 @@ class Evolution:
             self.masks[name].copy_(mask)
         self.floor = sparsity_of(self.masks.values()) if site.start else 0.0
         self.memory: Tensors = {}
+        self.changes = 0
 
     def remember_(self) -> None:
         """Add the present gradients to the rule's memory, if it keeps one."""
@@ -54,6 +55,7 @@ class Evolution:
         state = self._state(update, weights, progress, moment)
         for name, mask in update(replace(state, in_place=True)).items():
             self.masks[name].copy_(mask)  # nothing happens where the rule wrote in place
+        self.changes += 1
 
     def decide(self, update: Update, weights: Tensors, progress: float, moment: str) -> Masks:
         """The masks that ``update`` would set for ``weights``."""

@@ -33,6 +33,11 @@ class Feedback:
         """The present masks."""
         return self._evolution.masks
 
+    @property
+    def changes(self) -> int:
+        """How often they changed."""
+        return self._evolution.changes
+
     def attach(self, site: Site) -> None:
         """Put the masks before the weights; run the rule if it is due at clock 0. RuntimeError for a model in DDP."""
         refuse_second_model(self)

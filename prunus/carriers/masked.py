@@ -33,6 +33,11 @@ class Masked:
         """The present masks."""
         return self._evolution.masks
 
+    @property
+    def changes(self) -> int:
+        """How often they changed."""
+        return self._evolution.changes
+
     def attach(self, site: Site) -> None:
         """Set the first masks, by ``start`` and by the rule if it is due at clock 0 and needs no gradient."""
         refuse_second_model(self)

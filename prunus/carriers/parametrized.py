@@ -35,6 +35,11 @@ class Parametrized:
         with torch.no_grad():
             return {name: part.mask(self._site.weights[name]) for name, part in self._parts.items()}
 
+    @property
+    def changes(self) -> int:
+        """None is counted: the thresholds move at every step."""
+        return 0
+
     def attach(self, site: Site) -> None:
         """Put parts before the weights and their thresholds into the optimizer.
 

@@ -85,22 +85,28 @@ class Retrained:
         """The present masks."""
         return self._evolution.masks
 
+    @property
+    def changes(self) -> int:
+        """How often they changed."""
+        return self._evolution.changes
+
     def attach(self, site: Site) -> None:
         """Lay the cycles out; prune for the first time where there is no dense phase."""
         refuse_second_model(self)
         self._evolution = Evolution(self.prune, Once(), site)
         check_floor(self._evolution.floor, self.prune.sparsity(1.0))
         self._plan = self._plan_(site)
-        groups = [float(group["lr"]) for group in site.optimizer.param_groups]
+        groups = [float(group.get("initial_lr", group["lr"])) for group in site.optimizer.param_groups]
         self._ratios = [rate / groups[0] if groups[0] else 1.0 for rate in groups]
         self._history = self.rates.history(self._plan.starts[0], groups[0])
         self.rates.check(self._history, max(self._plan.lengths))
         if site.start:
             project_all_(site, self.masks)
         self._advance_(0)
+        self.before_step(0)
 
     def before_step(self, clock: int) -> None:
-        """Set the learning rate of the step."""
+        """Set the learning rate of the step, whatever a loop may have set."""
         rate = self.rate(clock)
         for group, ratio in zip(self._evolution.site.optimizer.param_groups, self._ratios, strict=True):
             group["lr"] = rate * ratio
@@ -122,13 +128,17 @@ class Retrained:
         """Zero the weights off the masks; prune when a cycle begins."""
         project_(self._evolution.site.weights, self.masks)
         self._advance_(clock)
+        if clock < self._evolution.site.steps:
+            self.before_step(clock)  # for optimizers that read their rate before they ask for gradients
 
     def dense_gradients(self, steps: int) -> int:
         """None: what is dropped stays dropped."""
         return 0
 
     def finalize(self) -> None:
-        """Nothing is left to do: the weights are plain parameters with zeros in place."""
+        """Prune now what is left to prune, if training ended before its time; otherwise nothing is left to do."""
+        if len(self.record) < self.cycles:
+            self._prune_(self.cycles - 1)
 
     def finalize_copy(self, model: nn.Module) -> None:
         """Zero in a copy of the model what the masks drop."""
@@ -150,7 +160,7 @@ class Retrained:
             cycles[int(number)][key] = float(value)
         for place, numbers in sorted(cycles.items()):
             cycle = self._begin_(place, numbers.pop("drop"), numbers.pop("sparsity"))
-            cycle.measured = numbers
+            cycle.measured = {name.removeprefix("measured."): value for name, value in numbers.items()}
         device = next(iter(self.masks.values())).device
         self._rewound = {name: value.to(device).clone() for name, value in state["rewound"].items()}
 
@@ -167,12 +177,12 @@ class Retrained:
             self._rewound = {name: value.clone() for name, value in unwrap(site.model).state_dict().items()}
         for place, start in enumerate(self._plan.starts):
             if start == clock:
-                self._prune_(place, clock)
+                self._prune_(place)
 
-    def _prune_(self, place: int, clock: int) -> None:
+    def _prune_(self, place: int) -> None:
         site = self._evolution.site
         measured = self._measured("trained")
-        if clock > 0 and (place == 0 or self._rewound):
+        if not self.record or self._rewound:
             site.optimizer.state.clear()
         prune = replace(self.prune, sparsity=Constant(self._plan.sparsities[place]))
         self._evolution.run_(prune, (place + 1) / self.cycles, f"cycle {place}")
@@ -199,4 +209,5 @@ class Retrained:
 
 
 def _flat(cycle: Cycle) -> list[tuple[str, float]]:
-    return [("drop", cycle.drop), ("sparsity", cycle.sparsity), *cycle.measured.items()]
+    measured = [(f"measured.{name}", value) for name, value in cycle.measured.items()]
+    return [("drop", cycle.drop), ("sparsity", cycle.sparsity), *measured]

@@ -46,6 +46,10 @@ class Carrier(Protocol):
     def masks(self) -> Masks:
         """The present masks, by parameter name; True keeps."""
 
+    @property
+    def changes(self) -> int:
+        """How often a rule has changed the masks; 0 where they move at every step."""
+
     def attach(self, site: Site) -> None:
         """Take hold of the weights; the clock is 0."""
 

@@ -45,8 +45,8 @@ def chosen_row(search: dict[str, Any]) -> dict[str, str]:
         "method": search["method"],
         "chosen": settings(search["chosen"]),
         "trainings": str(search["trainings"]),
-        "validation accuracy, %": wording.percent(search["validation_accuracy"]),
-        "realised": f"{wording.zeros(search['realised_sparsity'])} %",
+        "validation accuracy, %": found(search["validation_accuracy"], wording.percent),
+        "realised": found(search["realised_sparsity"], lambda value: f"{wording.zeros(value)} %"),
     }
 
 
