@@ -63,5 +63,5 @@ def test_a_run_counts_its_steps_however_often_it_is_evaluated(
     of_weights = forward + dense / 20 * (20 - forward)
     passes = 2 if "snip" in run.method else 0
     expected = 32 * WEIGHTS * (2 * forward + of_weights + 3 * passes)
-    assert result["training_macs"] == pytest.approx(expected, rel=2e-3)
+    assert result["training_macs"] == pytest.approx(expected, rel=5e-3)
     assert result["training_macs_dense"] == 32 * WEIGHTS * 3 * 20

@@ -197,6 +197,39 @@ def test_errors_say_what_is_expected_and_what_helps(method: Callable[[], Carrier
         bench(method(), steps=60)
 
 
+def test_an_optimizer_that_reads_its_rate_too_early_is_refused() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="LBFGS reads it before; use another optimizer"):
+        sparsify(model, torch.optim.LBFGS(model.parameters()), imp(0.9, pretraining=LINE), 5)
+
+
+def test_training_that_ends_early_is_pruned_to_the_end() -> None:
+    trained = bench(bimp(0.75, dense=0.5, cycles=3)).train(last=13)
+    assert trained.sparsifier.sparsity() < 0.5
+    trained.sparsifier.finalize()
+    assert trained.sparsifier.sparsity() == pytest.approx(0.75, abs=0.01)
+
+
+def test_groups_keep_the_ratio_that_a_scheduler_remembers() -> None:
+    model = network()
+    groups = [{"params": [w], "lr": rate} for w, rate in zip(model.parameters(), (0.2, 0.1) * 3, strict=True)]
+    optimizer = torch.optim.SGD(groups, lr=1.0)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    sparsifier = sparsify(model, optimizer, imp(0.5, schedule="llr", pretraining=LINE), 5)
+    sparsifier.method.before_step(0)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.05] * 3)
+
+
+def test_the_optimizer_of_pretraining_starts_afresh_too() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    nn.functional.mse_loss(model(batch(0)[0]), batch(0)[1]).backward()
+    optimizer.step()
+    assert optimizer.state
+    sparsify(model, optimizer, imp(0.5, pretraining=LINE), 5)
+    assert not optimizer.state
+
+
 def test_weights_that_are_not_finite_are_named() -> None:
     model = network()
     finite(model)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 from torch import nn
+from torch.optim import LBFGS
 
 from prunus.cadence import Once
 from prunus.carriers.evolution import Evolution
@@ -93,6 +94,10 @@ class Retrained:
     def attach(self, site: Site) -> None:
         """Lay the cycles out; prune for the first time where there is no dense phase."""
         refuse_second_model(self)
+        if isinstance(site.optimizer, LBFGS):
+            raise ValueError(
+                "this method sets the rate when gradients are ready, and LBFGS reads it before; use another optimizer"
+            )
         self._evolution = Evolution(self.prune, Once(), site)
         check_floor(self._evolution.floor, self.prune.sparsity(1.0))
         self._plan = self._plan_(site)
@@ -103,7 +108,6 @@ class Retrained:
         if site.start:
             project_all_(site, self.masks)
         self._advance_(0)
-        self.before_step(0)
 
     def before_step(self, clock: int) -> None:
         """Set the learning rate of the step, whatever a loop may have set."""
@@ -128,8 +132,6 @@ class Retrained:
         """Zero the weights off the masks; prune when a cycle begins."""
         project_(self._evolution.site.weights, self.masks)
         self._advance_(clock)
-        if clock < self._evolution.site.steps:
-            self.before_step(clock)  # for optimizers that read their rate before they ask for gradients
 
     def dense_gradients(self, steps: int) -> int:
         """None: what is dropped stays dropped."""
