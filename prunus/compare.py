@@ -136,7 +136,7 @@ def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
     planned = lanes(recipe, recipe.search)
     starts = _starts([run for lane in planned for run in lane.recipes()])
     count = len(cells(recipe, recipe.search))
-    console.print(f"Search: {recipe.search.trainings} trainings for each of {count} methods at their sparsities")
+    console.print(f"Search: {recipe.search.trainings} trainings for each of {count} methods at a sparsity")
     names = {lane.name(): f"search: {label(lane.recipes()[0])}" for lane in planned}
     with Display(console, names | {run.name(): label(run) for run in starts}) as display:
         lost = _all(starts, "search/runs", study, display)
