@@ -40,7 +40,7 @@ def test_the_table_of_methods(tmp_path: Path) -> None:
     smaller = ["seed=[0, 1]", "sparsity=0.9", "epochs=4", "search.trainings=3", "search.steering=3"]
     assert prunus("compare", RECIPES / "methods-tiny.yaml", *smaller, "--out", tmp_path, "--workers", 2) == 0
     search = json.loads((tmp_path / "search.json").read_text())
-    assert len(search) == 11
+    assert len(search) == 12
     assert {one["trainings"] <= 3 for one in search} == {True}
     runs = results(tmp_path)
     assert len(runs) == 2 * 12
