@@ -23,7 +23,6 @@ app.command(data_app)
 
 Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
-Workers = Annotated[int, Parameter(validator=Number(gte=1))]
 Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
 Restart = Literal["ft", "lrw", "slr", "clr", "llr", "allr"]
@@ -182,7 +181,7 @@ def compare(
     recipe: Path,
     *overrides: str,
     out: Path | None = None,
-    workers: Workers | None = None,
+    workers: Positive | None = None,
     checkpoint_every: Seconds = 60.0,
     log: Logs = (),
     storage: str | None = None,

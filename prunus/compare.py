@@ -206,7 +206,7 @@ def _train_one(name: str, run: Recipe, hear: Hear, study: Study, folder: str) ->
 
 
 def _search_one(name: str, lane: Lane, hear: Hear, study: Study, lost: set[str]) -> float | None:
-    _refuse_change(lane.recipes()[0], name)
+    _refuse_change(lane, name)
 
     def train_point(recipe: Recipe) -> Mapping[str, Any]:
         if (before := recipe.before()) and before.name() in lost:
@@ -230,7 +230,7 @@ def _result(folder: Path, name: str) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def _refuse_change(run: Recipe, name: str) -> None:
+def _refuse_change(run: Recipe | Lane, name: str) -> None:
     if run.name() != name:
         raise RecipeError(
             "a file that the recipe names (a plug-in, data, a start) must stay as it is while the study runs, and one "

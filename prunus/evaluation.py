@@ -39,7 +39,7 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes: int) -> Quality:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Quality:
     """The quality of ``model`` in eval mode over one pass of ``batches`` of (inputs, labels).
 
     Outputs are logits (batch, classes), taken in float32. Every example counts the same whatever its batch.
@@ -51,7 +51,7 @@ def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], classes
     for inputs, labels in batches:
         logits = model(inputs).float()
         if accuracy is None:
-            accuracy = MulticlassAccuracy(classes, average="micro").to(logits.device)
+            accuracy = MulticlassAccuracy(logits.shape[1], average="micro").to(logits.device)
         accuracy.update(logits, labels)
         binned = _binned(logits, labels)
         sums = binned if sums is None else sums + binned

@@ -67,8 +67,7 @@ class Prepared:
 
     def quality(self, images: Images) -> Quality:
         """The quality on ``images``, under the precision of training."""
-        batches = evaluation_batches(images, EVALUATION_BATCH, self.data)
-        return evaluate(self.training.model, batches, self.data.classes)
+        return _quality(images, self.data, self.training.model)
 
 
 def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False) -> Prepared:
@@ -168,8 +167,12 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
         )
 
 
+def _quality(images: Images, data: Data, model: nn.Module) -> Quality:
+    return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data))
+
+
 def _accuracy(images: Images, data: Data, model: nn.Module) -> float:
-    return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data), data.classes).accuracy
+    return _quality(images, data, model).accuracy
 
 
 def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Schedule | None:

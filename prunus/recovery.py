@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from prunus.carriers.retrained import Cycle
+from prunus.evaluation import evaluate
 from prunus.masks import Masks, prunable, sparsity_of
 from prunus.methods import imp
 from prunus.retraining import History, Peak
@@ -115,15 +116,8 @@ class Accuracy:
 
     batches: Batches = field(repr=False)
 
-    @torch.no_grad()
     def __call__(self, model: nn.Module) -> float:
-        training, right, n = model.training, 0, 0
-        model.eval()
-        for inputs, labels in Moved(self.batches, next(model.parameters()).device):
-            right += int((model(inputs).argmax(1) == labels).sum())
-            n += len(labels)
-        model.train(training)
-        return right / n
+        return evaluate(model, Moved(self.batches, next(model.parameters()).device)).accuracy
 
 
 def with_ends(cycles: Sequence[Cycle], end: dict[str, float]) -> list[Cycle]:

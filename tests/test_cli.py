@@ -4,14 +4,15 @@ import inspect
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from tiny import TINY, prunus, tiny, written
 
+from prunus.carriers.rates import NAMES
 from prunus.check import CATALOGUE
-from prunus.cli import app
+from prunus.cli import Restart, app
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.methods import METHODS
@@ -349,3 +350,7 @@ def test_one_word_sparsity_everywhere(capsys: Capture) -> None:
 def test_every_documented_command_is_there() -> None:
     assert {"train", "retrain", "compare", "report", "list", "data", "check"} <= set(app)
     assert set(TINY) <= set(Recipe.model_fields)
+
+
+def test_the_schedules_of_retrain_are_those_that_there_are() -> None:
+    assert get_args(Restart) == NAMES  # written out, because help must not load torch

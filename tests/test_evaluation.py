@@ -33,7 +33,7 @@ def two_class(*cases: tuple[float, int]) -> tuple[Tensor, Tensor]:
 
 def test_quality_by_hand() -> None:
     """Right are .9, .36 (as .64) and .88; the bin of .88 and .9 holds three, with .1 as a wrong .9."""
-    quality = evaluate(nn.Identity(), [two_class(*CERTAIN)], classes=2)
+    quality = evaluate(nn.Identity(), [two_class(*CERTAIN)])
     nll = -(math.log(0.9) + math.log(0.18) + math.log(0.64) + math.log(0.1) + math.log(0.88)) / 5
     bins = 3 * abs(2 / 3 - (0.9 + 0.9 + 0.88) / 3) + abs(0 - 0.82) + abs(1 - 0.64)
     assert quality.accuracy == pytest.approx(3 / 5)
@@ -43,7 +43,7 @@ def test_quality_by_hand() -> None:
 
 
 def test_bins_of_confidence_by_hand() -> None:
-    quality = evaluate(nn.Identity(), [two_class(*CERTAIN)], classes=2)
+    quality = evaluate(nn.Identity(), [two_class(*CERTAIN)])
     assert [(round(15 * bin_.low), round(15 * bin_.high), bin_.n) for bin_ in quality.reliability] == [
         (9, 10, 1),
         (12, 13, 1),
@@ -57,35 +57,35 @@ def test_the_calibration_error_is_that_of_torchmetrics() -> None:
     generator = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(500, 7, generator=generator), torch.randint(7, (500,), generator=generator)
     peer = MulticlassCalibrationError(7, n_bins=15)(logits.softmax(1), labels)
-    quality = evaluate(nn.Identity(), [(logits[:123], labels[:123]), (logits[123:], labels[123:])], classes=7)
+    quality = evaluate(nn.Identity(), [(logits[:123], labels[:123]), (logits[123:], labels[123:])])
     assert quality.calibration_error == pytest.approx(float(peer), rel=1e-5)
 
 
 def test_a_confidence_of_one_is_in_the_last_bin() -> None:
     logits = torch.tensor([[200.0, 0.0], [3.0, 0.0]])
-    (bin_,) = evaluate(nn.Identity(), [(logits, torch.tensor([0, 1]))], classes=2).reliability
+    (bin_,) = evaluate(nn.Identity(), [(logits, torch.tensor([0, 1]))]).reliability
     assert (bin_.high, bin_.n, bin_.accuracy) == (1.0, 2, 0.5)
 
 
 @pytest.mark.parametrize("cuts", [(1, 4), (2, 2, 1), (1, 1, 1, 1, 1)])
 def test_batches_of_unequal_size_change_nothing(cuts: tuple[int, ...]) -> None:
     logits, labels = two_class(*CERTAIN)
-    whole = evaluate(nn.Identity(), [(logits, labels)], classes=2)
-    parts = evaluate(nn.Identity(), list(zip(logits.split(cuts), labels.split(cuts), strict=True)), classes=2)
+    whole = evaluate(nn.Identity(), [(logits, labels)])
+    parts = evaluate(nn.Identity(), list(zip(logits.split(cuts), labels.split(cuts), strict=True)))
     assert parts.reliability == pytest.approx(whole.reliability)
     assert vars(parts) | {"reliability": 0} == pytest.approx(vars(whole) | {"reliability": 0})
 
 
 def test_accuracy_is_over_examples_not_over_classes() -> None:
     logits = torch.eye(3)[[0, 0, 0, 0, 1]] * 5
-    assert evaluate(nn.Identity(), [(logits, torch.tensor([0, 0, 0, 0, 2]))], classes=3).accuracy == pytest.approx(0.8)
+    assert evaluate(nn.Identity(), [(logits, torch.tensor([0, 0, 0, 0, 2]))]).accuracy == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_uses_eval_mode_and_puts_the_mode_back(training: bool) -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.99)).train(training)
     before = model[1].running_mean.clone()
-    quality = [evaluate(model, [two_class(*CERTAIN)], classes=2) for _ in range(2)]
+    quality = [evaluate(model, [two_class(*CERTAIN)]) for _ in range(2)]
     assert quality[0] == quality[1]
     assert isinstance(quality[0], Quality)
     assert torch.equal(model[1].running_mean, before)
@@ -95,18 +95,18 @@ def test_evaluation_uses_eval_mode_and_puts_the_mode_back(training: bool) -> Non
 
 def test_logits_are_taken_in_float32() -> None:
     logits, labels = two_class(*CERTAIN)
-    half = evaluate(nn.Identity(), [(logits.bfloat16(), labels)], classes=2)
-    assert half == evaluate(nn.Identity(), [(logits.bfloat16().float(), labels)], classes=2)
+    half = evaluate(nn.Identity(), [(logits.bfloat16(), labels)])
+    assert half == evaluate(nn.Identity(), [(logits.bfloat16().float(), labels)])
 
 
 def test_logits_between_zero_and_one_are_not_probabilities() -> None:
-    quality = evaluate(nn.Identity(), [(torch.tensor([[0.6, 0.2]]), torch.tensor([0]))], classes=2)
+    quality = evaluate(nn.Identity(), [(torch.tensor([[0.6, 0.2]]), torch.tensor([0]))])
     assert quality.calibration_error == pytest.approx(1 - 1 / (1 + math.exp(-0.4)), rel=1e-5)
 
 
 def test_no_batches_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one batch, got none"):
-        evaluate(nn.Identity(), [], classes=2)
+        evaluate(nn.Identity(), [])
 
 
 def tiny() -> nn.Sequential:

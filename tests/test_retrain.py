@@ -100,7 +100,7 @@ def test_recalibration_is_of_the_pruned_and_of_the_final_network() -> None:
 def test_accuracy_is_that_of_an_evaluation() -> None:
     model, held_out = network(), batches(4)
     found = retrain(model, batches(), sparsity=SPARSITY, epochs=1, pretraining=PRETRAINING, validation=held_out)
-    accuracy = evaluate(model, held_out, 3).accuracy
+    accuracy = evaluate(model, held_out).accuracy
     assert found.cycles[0].measured["retrained"] == pytest.approx(accuracy, abs=1e-6)
     model.train()
     assert Accuracy(held_out)(model) == pytest.approx(accuracy, abs=1e-6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from cases import Bench, batch, network
 from test_golden_methods import Trained
-from torch import Tensor, nn
+from torch import nn
 
 from prunus import sparsify
 from prunus.carriers import Carrier, Rates, Retrained
@@ -164,12 +164,6 @@ def test_pruning_by_another_criterion() -> None:
     assert scores[kept].min() >= scores[~kept].max()
 
 
-def finite(model: nn.Module) -> Tensor:
-    with torch.no_grad():
-        next(model.parameters()).view(-1)[0] = float("nan")
-    return torch.empty(0)
-
-
 @pytest.mark.parametrize(
     ("method", "message"),
     [
@@ -232,7 +226,8 @@ def test_the_optimizer_of_pretraining_starts_afresh_too() -> None:
 
 def test_weights_that_are_not_finite_are_named() -> None:
     model = network()
-    finite(model)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("nan")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="NaN"):
         sparsify(model, optimizer, imp(0.9, pretraining=LINE), 5)

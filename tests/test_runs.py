@@ -324,9 +324,9 @@ def test_the_test_set_is_looked_at_once_after_the_last_step(tmp_path: Path, monk
     looks: list[tuple[int, int]] = []
     steps = 0
 
-    def evaluated(model: nn.Module, batches: EvaluationBatches, classes: int) -> Any:
+    def evaluated(model: nn.Module, batches: EvaluationBatches) -> Any:
         looks.append((steps, len(batches.images)))
-        return original(model, batches, classes)
+        return original(model, batches)
 
     def counted(progress: Progress) -> None:
         nonlocal steps

@@ -52,7 +52,7 @@ class Clock:
 
     def prepare(self, recipe: Recipe) -> SimpleNamespace:
         self.now += 1000.0  # building a training is not counted
-        return SimpleNamespace(training=PretendedTraining(self, recipe))
+        return SimpleNamespace(training=PretendedTraining(self, recipe), sparsifier=None)
 
 
 @dataclass
@@ -98,3 +98,10 @@ def test_a_block_is_a_tenth_of_a_training_that_is_long(clock: Clock, monkeypatch
     clock.taken = ""
     throughput(tiny(steps=30), dense_twin(tiny(steps=30)))
     assert clock.taken == "ddddd" + "s" + "ddssssdd" * (BLOCKS // 2)
+
+
+def test_a_method_with_cycles_is_timed_on_pruned_weights() -> None:
+    blocks = timing._Blocks(next(tiny(method={"bimp": {"cycles": 5}}, steps=100).runs()))
+    assert blocks.seconds(3) > 0.0
+    assert blocks.prepared.sparsifier is not None
+    assert blocks.prepared.sparsifier.sparsity() == pytest.approx(0.9, abs=1e-3)

@@ -82,7 +82,7 @@ class Rates:
         if not isinstance(self.schedule, str):
             return self.schedule
         assert history is not None
-        rates = history.scaled(self.factor)
+        rates = history if self.factor == 1.0 else history.scaled(self.factor)
         if self.schedule == "llr":
             return llr(rates, length)
         if self.schedule in RESTARTS:
