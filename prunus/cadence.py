@@ -36,6 +36,37 @@ class Every:
 
 
 @dataclass(frozen=True)
+class Decisions:
+    """The K decisions of a training: at clock 0 and after every ``steps``, as long as ``steps`` more can follow.
+
+    Decision k has progress k / K, the last one 1, so that a schedule arrives at its end; what is left of the training
+    follows it. Tessera et al. 2022, Sec. 2.1: masks are set before the steps that train them.
+
+    >>> [(clock, Decisions(30)(clock, 100)) for clock in range(101) if Decisions(30)(clock, 100)]
+    [(0, [0.0]), (30, [0.3333333333333333]), (60, [1.0])]
+    """
+
+    steps: int = 100
+
+    def __call__(self, clock: int, steps: int) -> Sequence[float]:
+        count = steps // self.steps
+        if count < 1:
+            raise ValueError(f"update_every must be at most the {steps} steps of the training, got {self.steps}")
+        number, rest = divmod(clock, self.steps)
+        if rest or not 0 <= number < count:
+            return []
+        return [1.0 if number == count - 1 else number / count]
+
+
+@dataclass(frozen=True)
+class Never:
+    """No update by the clock: masks are changed by whoever holds the sparsifier."""
+
+    def __call__(self, clock: int, steps: int) -> Sequence[float]:
+        return []
+
+
+@dataclass(frozen=True)
 class Once:
     """A single time, ``at`` a fraction of training; in ``rounds`` updates with progress 1/rounds … 1."""
 

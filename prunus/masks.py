@@ -32,6 +32,20 @@ def keep_count(n: int, sparsity: float) -> int:
     return max(1, n - math.floor(sparsity * n + 0.5))
 
 
+def active_count(n: int, density: float) -> int:
+    """How many of ``n`` weights are active at ``density``, rounded half up, at least 1 (Tessera et al. 2022).
+
+    Another number than `keep_count`'s only where ``density * n`` ends in exactly one half. Raises ValueError for a
+    density outside [0, 1].
+
+    >>> active_count(864, 0.255), active_count(5, 0.5), keep_count(5, 0.5)
+    (220, 3, 2)
+    """
+    if not 0.0 <= density <= 1.0:
+        raise ValueError(f"a density must be in [0, 1], got {density}; it is 1 - sparsity")
+    return max(1, math.floor(round(density * n, 9) + 0.5))  # 1 - 0.9 is a little less than 0.1
+
+
 def check_sparsity(sparsity: float) -> None:
     """Raises ValueError unless ``sparsity`` lies in [0, 1)."""
     if not 0.0 <= sparsity < 1.0:

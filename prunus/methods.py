@@ -9,13 +9,14 @@ from collections.abc import Callable
 from functools import partial
 
 from prunus.allocation import Allocation, erk, global_, uniform
-from prunus.cadence import Every, Once
+from prunus.cadence import Decisions, Every, Once
 from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized, Rates, Retrained
 from prunus.carriers.edits import DecaySmallest, KeepSalient
 from prunus.carriers.retrained import Watch
 from prunus.criteria import Criterion, magnitude, preservation, random, saliency
 from prunus.masks import check_sparsity
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
+from prunus.plans import Even
 from prunus.retraining import History, Over
 from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic, linear
 from prunus.signals import Batches, Gradient, HessianGradient, Loss, LossGradient, Signal, SynapticFlow
@@ -199,14 +200,12 @@ def rp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: in
 
     Masks change by the difference alone; without a schedule they stay as they were drawn.
     """
-    check_sparsity(sparsity)
-    return Masked(Resize(schedule or Constant(sparsity), drop=random, grow=random), Every(update_every))
+    return _random_regrowth(sparsity, random, schedule, update_every)
 
 
 def mp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
     """Magnitude pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022)."""
-    check_sparsity(sparsity)
-    return Masked(Resize(schedule or Constant(sparsity), drop=magnitude, grow=random), Every(update_every))
+    return _random_regrowth(sparsity, magnitude, schedule, update_every)
 
 
 def granet(
@@ -313,6 +312,13 @@ METHODS: dict[str, Callable[..., Carrier]] = {
     "gsm": gsm,
     "lc": lc,
 }
+
+
+def _random_regrowth(sparsity: float, drop: Criterion, schedule: Schedule | None, update_every: int) -> Masked:
+    check_sparsity(sparsity)
+    if schedule is None:
+        return Masked(Resize(Even(Constant(sparsity)), drop), Once(0.0))
+    return Masked(Resize(Even(schedule), drop), Decisions(update_every))
 
 
 def _random_masks(sparsity: float, allocation: Allocation) -> Prune:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from prunus.allocation import Allocation, global_, is_blockwise
-from prunus.budgets import Budget, uniform_counts
 from prunus.candidates import Candidates
 from prunus.criteria import Criterion, gradient, is_elementwise, magnitude, random
 from prunus.masks import Masks, Tensors
+from prunus.plans import Plan
 from prunus.ranking import top_k
 from prunus.schedules import Schedule
 from prunus.signals import Gradient, Signal
@@ -105,22 +105,24 @@ class Prune:
 
 @dataclass(frozen=True)
 class Resize:
-    """Follow a schedule up or down, layer by layer, changing only the difference.
+    """Follow a plan up or down, layer by layer, changing only the difference.
 
     Fewer: the lowest ``drop`` scores among the kept go. More: the highest ``grow`` scores among the dropped come, with
-    value zero. The same count: the mask stays bit-identical. The masks of RP-RR and MP-RR (Tessera et al. 2022, Sec.
-    2).
+    value zero. The same count: the mask stays bit-identical. At progress 0 ``first``, where it is given, takes the
+    place of ``drop``. The masks of RP-RR and MP-RR (Tessera et al. 2022, Sec. 2).
     """
 
-    sparsity: Schedule
+    plan: Plan
     drop: Criterion = magnitude
     grow: Criterion = random
-    budget: Budget = uniform_counts
+    first: Criterion | None = None
     signal: Signal | None = None
 
     def __call__(self, state: State) -> Masks:
         shapes = {name: tuple(weight.shape) for name, weight in state.weights.items()}
-        counts = self.budget(shapes, state.sparsity(self.sparsity))
+        sizes = sum(weight.numel() for weight in state.weights.values())
+        check_floor(state.floor, 1.0 - sum(self.plan(shapes, 1.0).values()) / sizes)
+        counts = self.plan(shapes, state.progress)
         return {name: self._layer(name, count, state) for name, count in counts.items()}
 
     def _layer(self, name: str, count: int, state: State) -> Tensor:
@@ -129,7 +131,8 @@ class Resize:
         if count == active:
             return mask
         if count < active:
-            return top_k(state.candidates(name, self.drop, among=mask), count)
+            drop = self.first if self.first is not None and state.progress == 0.0 else self.drop
+            return top_k(state.candidates(name, drop, among=mask), count)
         return mask | top_k(state.candidates(name, self.grow, among=~mask), count - active)
 
 

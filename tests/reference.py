@@ -393,7 +393,9 @@ def random_regrowth(
     run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float], by_magnitude: bool
 ) -> None:
     """RP-RR and MP-RR: one sparsity in all layers along a schedule; only the difference leaves or comes."""
-    times = due(run, update_every, 1.0)
+    decisions = run.steps // update_every
+    times = {number * update_every: number / decisions for number in range(decisions)}
+    times[(decisions - 1) * update_every] = 1.0
 
     def rule(clock: int) -> Tensors | None:
         if clock not in times:

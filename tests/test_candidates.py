@@ -19,6 +19,7 @@ from prunus.allocation import ALLOCATIONS, CollapseWarning, global_, uniform
 from prunus.candidates import Candidates, blocks
 from prunus.criteria import CRITERIA, Criterion, elementwise, is_elementwise, magnitude
 from prunus.masks import Masks, Tensors, keep_count
+from prunus.plans import Even
 from prunus.randomness import seeded
 from prunus.ranking import NotANumberError, top_k
 from prunus.schedules import Constant
@@ -112,7 +113,7 @@ RULES: dict[str, Callable[[Criterion], Any]] = {
     "uniform": lambda criterion: Prune(Constant(0.6), criterion, uniform),
     "lamp": lambda criterion: Prune(Constant(0.6), criterion, ALLOCATIONS["lamp"]),
     "an allocation of one's own": lambda criterion: Prune(Constant(0.6), criterion, lambda s, x: uniform(s, x)),
-    "resize": lambda criterion: Resize(Constant(0.4), drop=criterion, grow=criterion),
+    "resize": lambda criterion: Resize(Even(Constant(0.4)), drop=criterion, grow=criterion),
     "drop and grow": lambda criterion: DropGrow(Constant(0.4), drop=criterion, grow=criterion),
 }
 

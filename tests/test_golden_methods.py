@@ -22,6 +22,7 @@ from prunus.criteria import Criterion, magnitude
 from prunus.masks import Masks, Tensors, keep_count
 from prunus.methods import gsm, lc, str_
 from prunus.parametrizations import NeuronThreshold, Part, SoftMask
+from prunus.plans import Even
 from prunus.ranking import top_k_together
 from prunus.schedules import Constant, cubic
 from prunus.signals import Gradient
@@ -385,7 +386,7 @@ UPDATES = golden("mask_updates")
 )
 def test_random_regrowth_changes_the_difference_alone(entry: dict[str, Any]) -> None:
     drop, grow = injected(entry["prune_scores"]), injected(entry["grow_scores"])
-    mask, weights = one_layer(entry, Resize(Constant(1 - entry["new_density"]), drop, grow))
+    mask, weights = one_layer(entry, Resize(Even(Constant(1 - entry["new_density"])), drop, grow))
     assert mask == entry["new_mask"]
     assert weights == entry["new_weights"]
     assert sum(mask) == entry["n_active"]
@@ -398,14 +399,14 @@ def test_random_regrowth_changes_the_difference_alone(entry: dict[str, Any]) -> 
 def test_magnitude_regrowth_changes_the_difference_alone(density: float, dropped: list[int], grown: list[int]) -> None:
     """The table of the schedules paper's specification for MP-RR, on the same weights."""
     entry = UPDATES["mask_updates"][0]
-    mask, _ = one_layer(entry, Resize(Constant(1 - density), magnitude, injected(entry["grow_scores"])))
+    mask, _ = one_layer(entry, Resize(Even(Constant(1 - density)), magnitude, injected(entry["grow_scores"])))
     moved = [now - before for now, before in zip(mask, entry["old_mask"], strict=True)]
     assert ([i for i, m in enumerate(moved) if m < 0], [i for i, m in enumerate(moved) if m > 0]) == (dropped, grown)
 
 
 def test_one_weight_of_a_layer_always_stays() -> None:
     entry = UPDATES["mask_updates"][0]
-    mask, _ = one_layer(entry, Resize(Constant(0.999), magnitude, injected(entry["grow_scores"])))
+    mask, _ = one_layer(entry, Resize(Even(Constant(0.999)), magnitude, injected(entry["grow_scores"])))
     assert sum(mask) == 1
 
 

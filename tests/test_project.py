@@ -18,7 +18,7 @@ PACKAGE = ROOT / "prunus"
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage", "points"},
-    {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"}
+    {"criteria", "allocation", "budgets", "plans", "signals", "tensor_file", "packing"}
     | {"foreign", "cycles", "retraining", "operations", "watch"},
     {"updates", "state_file"},
     {"carriers"},
@@ -44,6 +44,7 @@ ASIDE = {
     "parametrizations": {"masks"},
     "ranking": {"candidates"},
     "allocation": {"budgets"},
+    "plans": {"budgets"},
     "packing": {"tensor_file"},
 }
 

@@ -13,6 +13,7 @@ from prunus.allocation import Allocation, erk, global_, lamp, pattern, uniform
 from prunus.budgets import ErdosRenyi, uniform_counts
 from prunus.criteria import Criterion, magnitude, random, saliency
 from prunus.masks import keep_count
+from prunus.plans import Even
 from prunus.randomness import seeded
 from prunus.schedules import Constant, Cosine, cubic, linear
 from prunus.signals import Gradient
@@ -85,7 +86,7 @@ def test_prune_below_the_present_sparsity_changes_nothing() -> None:
 @given(old=sparsities, new=sparsities, seed=st.integers(0, 99))
 def test_resize_changes_the_difference_alone(drop: Criterion, old: float, new: float, seed: int) -> None:
     before = state(old, seed=seed)
-    masks = Resize(Constant(new), drop=drop)(before)
+    masks = Resize(Even(Constant(new)), drop=drop)(before)
     assert counts(masks) == uniform_counts(SHAPES, new)
     for name, mask in masks.items():
         inner, outer = sorted((mask, before.masks[name]), key=lambda m: int(m.sum()))
@@ -98,13 +99,13 @@ def test_resize_changes_the_difference_alone(drop: Criterion, old: float, new: f
 @pytest.mark.parametrize("drop", [random, magnitude])
 def test_resize_at_the_same_count_is_bit_identical(drop: Criterion) -> None:
     before = state(0.6)
-    masks = Resize(Constant(0.6), drop=drop)(before)
+    masks = Resize(Even(Constant(0.6)), drop=drop)(before)
     assert all(torch.equal(mask, before.masks[name]) for name, mask in masks.items())
 
 
 def test_resize_grows_the_highest_scores_off_the_mask_up_to_dense() -> None:
     before = state(0.7)
-    rule = Resize(linear(0.0, initial=0.7), grow=saliency_of_signal, budget=ErdosRenyi(), signal=Gradient())
+    rule = Resize(Even(linear(0.0, initial=0.7), ErdosRenyi()), grow=saliency_of_signal, signal=Gradient())
     masks = rule(replace(before, progress=0.5))
     assert counts(masks) == ErdosRenyi()(SHAPES, 0.35)
     for name, mask in masks.items():
@@ -210,12 +211,12 @@ def test_then_runs_the_second_on_the_masks_of_the_first() -> None:
 
 def test_then_asks_for_the_signal_of_either() -> None:
     assert Then(Prune(cubic(0.8)), DropGrow(Constant(0.3))).signal == Gradient()
-    assert Then(Prune(cubic(0.8), saliency, signal=Gradient(0.9)), Resize(Constant(0.5))).signal == Gradient(0.9)
-    assert Then(Prune(cubic(0.8)), Resize(Constant(0.5))).signal is None
+    assert Then(Prune(cubic(0.8), saliency, signal=Gradient(0.9)), Resize(Even(Constant(0.5)))).signal == Gradient(0.9)
+    assert Then(Prune(cubic(0.8)), Resize(Even(Constant(0.5)))).signal is None
 
 
 @pytest.mark.parametrize(
-    "rule", [Prune(Constant(0.9)), Resize(Constant(0.2)), *RULES.values()], ids=["prune", "resize", *RULES]
+    "rule", [Prune(Constant(0.9)), Resize(Even(Constant(0.2))), *RULES.values()], ids=["prune", "resize", *RULES]
 )
 def test_a_rule_is_a_pure_value(rule: Update) -> None:
     before, twin = state(0.5), state(0.5)

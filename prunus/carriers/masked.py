@@ -50,6 +50,11 @@ class Masked:
             project_all_(site, self.masks)
         self._advance_(0, with_gradients=False)
 
+    def change_(self, update: Update, clock: int, progress: float) -> None:
+        """Set the masks by a rule that reads no gradient, between two steps, as if it were due now."""
+        self._evolution.run_(update, progress, f"{clock}.0")
+        project_all_(self._evolution.site, self.masks)
+
     def before_step(self, clock: int) -> None:
         """Update masks by the dense gradient where the rule reads it."""
         self._evolution.remember_()
