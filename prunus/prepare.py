@@ -21,6 +21,7 @@ from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
 from prunus.operations import Operations
 from prunus.plugins import modules
+from prunus.randomness import seeded
 from prunus.recipes import Recipe, single, start_file
 from prunus.retraining import History, Peak, Pretraining
 from prunus.schedules import Schedule
@@ -159,11 +160,11 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
     """Raises RecipeError where the start was trained on images that this run would validate on."""
     if before is None or before.data != recipe.data:
         return
-    ours, theirs = ((one.validation, one.split_seed) for one in (recipe, before))
+    ours, theirs = ((one.validation, one.split_seed, one.images) for one in (recipe, before))
     if ours != theirs:
         raise RecipeError(
-            f"validation and split_seed must be those of the start, {theirs[0]} and {theirs[1]}, got {ours[0]} and "
-            f"{ours[1]}: it was trained on images that this run would validate on"
+            f"validation, split_seed and images must be those of the start, {theirs[0]}, {theirs[1]} and {theirs[2]}, "
+            f"got {ours[0]}, {ours[1]} and {ours[2]}: it was trained on images that this run would validate on"
         )
 
 
@@ -261,7 +262,16 @@ def load_data(recipe: Recipe) -> Data:
     if make is None and recipe.data not in DATA and not recipe.data.endswith(".npz"):
         raise unknown("data set", recipe.data, list(DATA))
     data: Data = load(recipe.data) if make is None else make()
+    if recipe.images is not None:
+        data = replace(data, train=_some(data.train, recipe.images, recipe.split_seed))
     return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
+
+
+def _some(images: Images, count: int, seed: int) -> Images:
+    if count > len(images):
+        raise RecipeError(f"images must be at most the {len(images)} training images that there are, got {count}")
+    chosen = torch.randperm(len(images), generator=seeded(seed, "images"))[:count]
+    return images.select(chosen.sort().values)
 
 
 def steps_of(recipe: Recipe, data: Data) -> int:

@@ -57,6 +57,7 @@ class Recipe(BaseModel):
     device: str = "auto"
     include: tuple[str, ...] | None = None
     exclude: tuple[str, ...] = ()
+    images: int | None = Field(default=None, ge=2)
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
     split_seed: int = 0
     augmentation: Literal["none", "crop-flip"] | None = None

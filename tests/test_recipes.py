@@ -37,6 +37,7 @@ CHANGES: dict[str, Any] = {
     "device": "auto",
     "include": "*.weight",
     "exclude": "linear2*",
+    "images": 500,
     "validation": 0.2,
     "split_seed": 1,
     "augmentation": "crop-flip",

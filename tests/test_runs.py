@@ -194,6 +194,7 @@ FIELDS: dict[str, Reaches] = {
     "device": ("auto", lambda p: p.device.type == ("cuda" if torch.cuda.is_available() else "cpu")),
     "include": ("linear2.*", lambda p: masks(p) == {"linear2.weight", "linear2.bias"}),
     "exclude": ("linear2.*", lambda p: masks(p) == {"linear1.weight"}),
+    "images": (100, lambda p: (len(p.validation), len(stream(p).images)) == (10, 90)),
     "validation": (0.2, lambda p: (len(p.validation), len(stream(p).images)) == (287, 1150)),
     "split_seed": (1, lambda p: not torch.equal(p.validation.images, prepare(tiny()).validation.images)),
     "augmentation": ("crop-flip", lambda p: stream(p).data.augmentation == "crop-flip"),
