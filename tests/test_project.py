@@ -23,7 +23,9 @@ LAYERS = (
     {"updates", "state_file"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations", "recovery"},
+    {"streams", "anytime", "distributed", "learned", "scaling"}
+    | {"studies", "cluster"}
+    | {"integrations", "recovery", "proposals"},
     {"tables"},
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
@@ -45,6 +47,7 @@ ASIDE = {
     "ranking": {"candidates"},
     "allocation": {"budgets"},
     "plans": {"budgets"},
+    "proposals": {"studies"},
     "packing": {"tensor_file"},
 }
 
