@@ -17,7 +17,6 @@ Propose = Callable[[Mapping[str, Range], Told, int, int], list[Point]]
 def evenly(space: Mapping[str, Range], told: Told, count: int, seed: int) -> list[Point]:
     """The next ``count`` points of a sequence that fills ``space`` evenly, whatever came of those before.
 
-
     Random search, by quasi-random `points`, so that no part of the space is left out by chance.
     """
     drawn = points(dict(sorted(space.items())), len(told) + count, seed)
