@@ -35,6 +35,7 @@ LAYERS = (
     {"runs"},
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},
+    {"study"},
     {"compare", "advice"},
     {"retrain_command"},
     {"cli"},
