@@ -19,6 +19,7 @@ from prunus.runs import CHECKPOINT_SECONDS
 from prunus.search import Lane, cells, choose, lanes, settled, try_
 from prunus.storage import InUseError, alone, write_atomically
 from prunus.study import News, Study, refuse_change
+from prunus.tables import RecipeError
 from prunus.timing import time_runs
 from prunus.training import NonFiniteLossError
 from prunus.workers import Hear, work_off
@@ -43,6 +44,8 @@ def compare(
     other machines reach, the same command on each of them works on the same study. Without one, InUseError is raised
     where another live process works in ``directory``.
     """
+    if recipe.learn is not None:
+        raise RecipeError("a recipe with the key learn is for prunus learn, which compares in the end; or learn=null")
     directory.mkdir(parents=True, exist_ok=True)
     study = Study(directory, workers, checkpoint_every, log, storage)
     with alone(directory) if storage is None else nullcontext():

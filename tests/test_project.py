@@ -36,8 +36,9 @@ LAYERS = (
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},
     {"study"},
-    {"compare", "advice"},
-    {"retrain_command"},
+    {"compare", "advice", "lessons"},
+    {"retrain_command", "pupils"},
+    {"learn"},
     {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
