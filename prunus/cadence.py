@@ -11,7 +11,8 @@ class Every:
     """Every ``steps`` ticks from ``start`` to ``until`` (fractions of training); the last falls exactly on its end.
 
     Progress is counted inside the window. ``at_start=False`` leaves out the first moment: a drop-and-grow rule would
-    swap weights for zeros before anything was learned.
+    swap weights for zeros before anything was learned. ``at_end=False`` leaves out the last: none would train what it
+    grew there.
 
     >>> [clock for clock in range(101) if Every(30, until=0.75)(clock, 100)]
     [0, 30, 60, 75]
@@ -21,6 +22,7 @@ class Every:
     start: float = 0.0
     until: float = 1.0
     at_start: bool = True
+    at_end: bool = True
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -31,7 +33,7 @@ class Every:
     def __call__(self, clock: int, steps: int) -> Sequence[float]:
         first, last = round(self.start * steps), round(self.until * steps)
         due = first <= clock <= last and ((clock - first) % self.steps == 0 or clock == last)
-        due = due and (self.at_start or clock > first)
+        due = due and (self.at_start or clock > first) and (self.at_end or clock < last)
         return [(clock - first) / (last - first) if last > first else 1.0] if due else []
 
 

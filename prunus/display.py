@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -30,7 +30,7 @@ class Display:
         self.active: dict[str, TaskID] = {}
         self.done = 0
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         self.bars.start()
         return self
 

@@ -127,7 +127,7 @@ def _cells(recipe: Recipe) -> list[Recipe]:
                 "as epochs=10"
             )
     if not found:
-        raise RecipeError(f"learn needs a method that follows schedules, {' or '.join(METHODS)}, got {[*recipe.method]}")
+        raise RecipeError(f"learn needs a method that follows schedules, rp-rr or mp-rr, got {[*recipe.method]}")
     return list(found.values())
 
 

@@ -7,20 +7,23 @@ in [0, 1); ``update_every`` counts optimizer steps; ``until`` and ``at`` are fra
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 from prunus.allocation import Allocation, erk, global_, uniform
-from prunus.cadence import Decisions, Every, Once
+from prunus.cadence import Cadence, Decisions, Every, Once
 from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized, Rates, Retrained
 from prunus.carriers.edits import DecaySmallest, KeepSalient
 from prunus.carriers.retrained import Watch
-from prunus.criteria import Criterion, magnitude, preservation, random, saliency
+from prunus.criteria import Criterion, gradient, magnitude, preservation, random, saliency
 from prunus.masks import check_sparsity
+from prunus.named_plans import Planned, plan_of
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
-from prunus.plans import Even
 from prunus.retraining import History, Over
-from prunus.schedules import Constant, Cosine, Geometric, Schedule, Within, cubic, linear
+from prunus.schedules import Constant, Cosine, Decay, Geometric, Schedule, Within, cubic, decay, linear
 from prunus.signals import Batches, Gradient, HessianGradient, Loss, LossGradient, Signal, SynapticFlow
-from prunus.updates import DropGrow, Prune, Resize, Then, mean_signal
+from prunus.updates import DropGrow, Prune, Resize, Then, Update, mean_signal
+
+MaskInit = Literal["random", "magnitude"]
 
 
 def one_shot(
@@ -80,9 +83,9 @@ def bimp(
     return imp(sparsity, cycles=cycles, dense=dense, pretraining=line, allocation=allocation, over=over, watch=watch)
 
 
-def random_pruning(sparsity: float, *, allocation: Allocation = erk) -> Masked:
+def random_pruning(sparsity: float, *, allocation: Allocation = erk, rescale: bool = False) -> Masked:
     """A random mask at initialisation, fixed: the control that every method must beat."""
-    return one_shot(sparsity, at=0.0, criterion=random, allocation=allocation)
+    return Masked(_random_masks(sparsity, allocation), Once(0.0), rescale=rescale)
 
 
 def magnitude_pruning(sparsity: float, *, allocation: Allocation = global_) -> Masked:
@@ -148,15 +151,17 @@ def set_(
     update_every: int = 100,
     until: float = 0.75,
     drop_fraction: float = 0.3,
+    drop_schedule: Decay = "constant",
     allocation: Allocation = erk,
+    rescale: bool = False,
 ) -> Masked:
     """SET (Mocanu et al. 2018): drop a constant fraction by magnitude, grow as many at random.
 
     The smallest absolute values go, as in all later code, instead of the smallest positive and largest negative; grown
     weights start at zero instead of at random values.
     """
-    rule = DropGrow(Constant(drop_fraction), grow=random, signal=None)
-    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
+    rule = DropGrow(decay(drop_schedule, drop_fraction), grow=random, signal=None)
+    return _from_random_masks(sparsity, rule, Every(update_every, until=until, at_start=False), allocation, rescale)
 
 
 def rigl(
@@ -165,16 +170,44 @@ def rigl(
     update_every: int = 100,
     until: float = 0.75,
     drop_fraction: float = 0.3,
+    drop_schedule: Decay = "cosine",
     memory: float = 0.0,
     allocation: Allocation = erk,
+    rescale: bool = False,
 ) -> Masked:
     """RigL (Evci et al. 2020): drop by magnitude, grow by the dense gradient, the fraction decaying as a cosine.
 
     ``memory`` above 0 grows by a decaying sum of gradients instead of the newest batch. On an update step the released
     code skips the gradient step; here it is taken, on the new masks.
     """
-    rule = DropGrow(Cosine(drop_fraction, 0.0), signal=Gradient(memory))
-    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
+    rule = DropGrow(decay(drop_schedule, drop_fraction), signal=Gradient(memory))
+    return _from_random_masks(sparsity, rule, Every(update_every, until=until, at_start=False), allocation, rescale)
+
+
+def itop(
+    sparsity: float,
+    *,
+    grow: Literal["random", "gradient"] = "random",
+    update_every: int = 1500,
+    drop_fraction: float = 0.5,
+    allocation: Allocation = erk,
+    rescale: bool = False,
+) -> Masked:
+    """In-time over-parameterisation (Liu et al. 2021): SET or RigL to the end of training, with rare, large updates.
+
+    Of each layer the ceiling of a fraction that decays as a cosine to 0.005 is dropped, and exactly as many grown; the
+    released code drops below a threshold and grows at random in expectation. Growing by the gradient, its scripts
+    update every 4000 steps.
+    """
+    fraction = Cosine(drop_fraction, 0.005)
+    by_gradient = grow == "gradient"
+    rule = DropGrow(
+        fraction,
+        grow=gradient if by_gradient else random,
+        signal=Gradient() if by_gradient else None,
+        rounding=math.ceil,
+    )
+    return _from_random_masks(sparsity, rule, Every(update_every, at_start=False, at_end=False), allocation, rescale)
 
 
 def snfs(
@@ -184,6 +217,7 @@ def snfs(
     until: float = 1.0,
     drop_fraction: float = 0.5,
     allocation: Allocation = uniform,
+    rescale: bool = False,
 ) -> Masked:
     """Sparse networks from scratch (Dettmers & Zettlemoyer 2019): growth by momentum, shared over layers by its mean.
 
@@ -192,20 +226,42 @@ def snfs(
     the last step.
     """
     rule = DropGrow(Cosine(drop_fraction, 0.005), signal=Gradient(memory=0.9), share=mean_signal, rounding=math.ceil)
-    return Masked(rule, Every(update_every, until=until, at_start=False), start=_random_masks(sparsity, allocation))
+    return _from_random_masks(sparsity, rule, Every(update_every, until=until, at_start=False), allocation, rescale)
 
 
-def rp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
-    """Random pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022), one density in all layers.
+def rp_rr(
+    sparsity: float,
+    *,
+    schedule: Planned | None = None,
+    update_every: int = 100,
+    mask_init: MaskInit | None = None,
+    turnover: float = 0.0,
+    rescale: bool = False,
+) -> Masked:
+    """Random pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022).
 
-    Masks change by the difference alone; without a schedule they stay as they were drawn.
+    Masks change by the difference alone; without a schedule they stay as they were drawn. ``schedule`` is one for all
+    layers, a mapping of globs to schedules, a family ("linear", "quadratic", "cubic", "cosine", "constant") in which
+    density grows from half its target up to it, or the file of a learned schedule. ``mask_init`` chooses the first
+    masks otherwise than the rest; ``turnover`` is a fraction of every layer that is dropped, and as many grown, before
+    each change.
     """
-    return _random_regrowth(sparsity, random, schedule, update_every)
+    rule = _resize(sparsity, random, schedule, mask_init, turnover)
+    return Masked(rule, _moments(schedule, turnover, update_every), rescale=rescale)
 
 
-def mp_rr(sparsity: float, *, schedule: Schedule | None = None, update_every: int = 100) -> Masked:
-    """Magnitude pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022)."""
-    return _random_regrowth(sparsity, magnitude, schedule, update_every)
+def mp_rr(
+    sparsity: float,
+    *,
+    schedule: Planned | None = None,
+    update_every: int = 100,
+    mask_init: MaskInit | None = None,
+    turnover: float = 0.0,
+    rescale: bool = False,
+) -> Masked:
+    """Magnitude pruning, random regrowth along a schedule of sparsities (Tessera et al. 2022); arguments as `rp_rr`."""
+    rule = _resize(sparsity, magnitude, schedule, mask_init, turnover)
+    return Masked(rule, _moments(schedule, turnover, update_every), rescale=rescale)
 
 
 def granet(
@@ -300,6 +356,7 @@ METHODS: dict[str, Callable[..., Carrier]] = {
     "gmp": gmp,
     "set": set_,
     "rigl": rigl,
+    "itop": itop,
     "snfs": snfs,
     "rp-rr": rp_rr,
     "mp-rr": mp_rr,
@@ -314,12 +371,26 @@ METHODS: dict[str, Callable[..., Carrier]] = {
 }
 
 
-def _random_regrowth(sparsity: float, drop: Criterion, schedule: Schedule | None, update_every: int) -> Masked:
+def _resize(
+    sparsity: float, drop: Criterion, schedule: Planned | None, mask_init: MaskInit | None, turnover: float
+) -> Update:
     check_sparsity(sparsity)
-    if schedule is None:
-        return Masked(Resize(Even(Constant(sparsity)), drop), Once(0.0))
-    return Masked(Resize(Even(schedule), drop), Decisions(update_every))
+    first = drop if mask_init is None else {"random": random, "magnitude": magnitude}[mask_init]
+    if schedule is None and not turnover:
+        return Resize(plan_of("constant", sparsity), first)
+    resize = Resize(plan_of("constant" if schedule is None else schedule, sparsity), drop, first=first)
+    return Then(DropGrow(Constant(turnover), drop, grow=random, signal=None), resize) if turnover else resize
+
+
+def _moments(schedule: Planned | None, turnover: float, update_every: int) -> Cadence:
+    return Once(0.0) if schedule is None and not turnover else Decisions(update_every)
 
 
 def _random_masks(sparsity: float, allocation: Allocation) -> Prune:
     return Prune(Constant(sparsity), random, allocation)
+
+
+def _from_random_masks(
+    sparsity: float, rule: Update, cadence: Cadence, allocation: Allocation, rescale: bool
+) -> Masked:
+    return Masked(rule, cadence, start=_random_masks(sparsity, allocation), rescale=rescale)

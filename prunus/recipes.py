@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prunus.data import npz_file
 from prunus.methods import METHODS
+from prunus.named_plans import FILES as SCHEDULE_FILES
 from prunus.settings import Learn, Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
@@ -210,8 +211,18 @@ class Recipe(BaseModel):
             files.append(npz_file(self.data))
         if isinstance(self.model, str) and self.model.endswith(".json"):
             files.append(Path(self.model.partition("/")[2]))
+        files += [Path(name) for name in _texts(self.method) if name.endswith(SCHEDULE_FILES)]
         text = json.dumps([named, *(_content(path) for path in files)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a nest of mappings and lists."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for one in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(one)
 
 
 def start_file(start: str) -> Path:

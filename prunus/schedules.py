@@ -7,6 +7,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 Schedule = Callable[[float], float]
 
@@ -158,6 +159,35 @@ class Within:
         if self.until <= self.start:
             return self.schedule(float(progress >= self.until))
         return self.schedule(_clip((progress - self.start) / (self.until - self.start)))
+
+
+def handmade(family: str, sparsity: float) -> Schedule:
+    """The sparsities of a handmade schedule of Tessera et al. 2022 (Sec. 3.2): density grows from half its target.
+
+    So sparsity falls from ``1 - (1 - sparsity) / 2`` to ``sparsity``: linear, quadratic, cubic or cosine; constant
+    holds the target. Raises ValueError for another family.
+    """
+    if family not in HANDMADE:
+        raise ValueError(f"a handmade schedule must be one of {', '.join(HANDMADE)}, got {family!r}")
+    return HANDMADE[family](1.0 - (1.0 - sparsity) / 2.0, sparsity)
+
+
+HANDMADE: dict[str, Callable[[float, float], Schedule]] = {
+    "linear": lambda initial, final: linear(final, initial),
+    "quadratic": lambda initial, final: quadratic(final, initial),
+    "cubic": lambda initial, final: cubic(final, initial),
+    "cosine": Cosine,
+    "constant": lambda initial, final: Constant(final),
+}
+
+Decay = Literal["constant", "linear", "cosine", "exponential"]
+
+
+def decay(shape: Decay, initial: float) -> Schedule:
+    """A drop fraction from ``initial`` to 0, the forms of RigL (Evci et al. 2020); "exponential" is its third power."""
+    if shape == "constant":
+        return Constant(initial)
+    return Cosine(initial, 0.0) if shape == "cosine" else Polynomial(initial, 0.0, 1.0 if shape == "linear" else 3.0)
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from prunus.allocation import ALLOCATIONS, Allocation, pattern, per_layer
 from prunus.criteria import CRITERIA, Criterion
+from prunus.learned_schedule import LearnedSchedule
 from prunus.methods import METHODS
 from prunus.models import factory
 from prunus.schedules import SCHEDULES, Schedule
@@ -103,11 +104,8 @@ class Builder:
 
     def entry(self, kind: str, name: str) -> Any:
         """What stands under ``name``: in a plug-in module, else in the table of its kind."""
-        for plugin in self.plugins:
-            found = getattr(plugin, name.replace("-", "_"), None)
-            # what a plug-in imports from here is not its own: its `magnitude` is a criterion, and a method's name
-            if callable(found) and not _ours(found):
-                return found
+        if (own := self._own(name)) is not None:
+            return own
         if kind == "model":
             try:
                 return factory(name if "/" in name else canonical(name))
@@ -139,9 +137,28 @@ class Builder:
         except ValueError as error:
             raise RecipeError(f"{where}: {error}") from error
 
+    def _own(self, name: str) -> Any:
+        for plugin in self.plugins:
+            found = getattr(plugin, name.replace("-", "_"), None)
+            # what a plug-in imports from here is not its own: its `magnitude` is a criterion, and a method's name
+            if callable(found) and not _ours(found):
+                return found
+        return None
+
+    def _planned(self, spec: Any, where: str) -> Any:
+        """What ``by-layer`` and ``learned`` stand for where a plan is wanted; None for anything else."""
+        name, arguments = only(spec, where) if isinstance(spec, Mapping) else ("", {})
+        if canonical(name) == "by-layer":
+            return {
+                str(glob): self._value(str | Schedule, one, f"{where}.{name}.{glob}") for glob, one in arguments.items()
+            }
+        return self.call(LearnedSchedule.read, arguments, f"{where}.{name}") if name == "learned" else None
+
     def _value(self, annotation: Any, value: Any, where: str) -> Any:
-        if isinstance(value, str) and str in get_args(annotation):  # a name that the part itself understands
-            return value
+        if isinstance(value, str) and str in get_args(annotation) and self._own(value) is None:
+            return value  # a name that the part itself understands
+        if LearnedSchedule in get_args(annotation) and (plan := self._planned(value, where)) is not None:
+            return plan
         for part, kind in _PARTS.items():
             if value is not None and (
                 annotation == part or part in get_args(annotation) or _is_signal(annotation, kind)

@@ -47,7 +47,8 @@ class Case:
         return METHODS[self.name](sparsity, **self.arguments)
 
     def __str__(self) -> str:
-        telling = ("recover", "batches", "decay") + (("schedule", "over") if self.name == "imp" else ())
+        telling = ("recover", "batches", "decay", "grow", "turnover", "mask_init", "rescale", "drop_schedule")
+        telling += ("schedule", "over") if self.name == "imp" else ()
         return "-".join([self.name, *(key for key in self.arguments if key in telling)])
 
 
@@ -88,9 +89,14 @@ CASES = [
     Case("gmp", reference.gmp, GLOBAL, USED, {"update_every": 5, "recover": True}),
     Case("set", reference.set_, ERK, STATE, EVERY),
     Case("rigl", reference.rigl, ERK, STATE, EVERY),
+    Case("set", reference.set_, ERK, STATE, EVERY | {"drop_schedule": "linear", "rescale": True}),
+    Case("itop", reference.itop, ERK, STATE, EVERY),
+    Case("itop", reference.itop, ERK, STATE, EVERY | {"grow": "gradient"}),
     Case("snfs", reference.snfs, UNIFORM, STATE, EVERY),
     Case("rp-rr", reference.rp_rr, UNIFORM, STATE, UP_AND_DOWN),
     Case("mp-rr", reference.mp_rr, UNIFORM, STATE, UP_AND_DOWN),
+    Case("rp-rr", reference.rp_rr, UNIFORM, STATE, UP_AND_DOWN | {"mask_init": "magnitude", "rescale": True}),
+    Case("mp-rr", reference.mp_rr, UNIFORM, STATE, UP_AND_DOWN | {"turnover": 0.3, "mask_init": "random"}),
     Case("granet", reference.granet, GLOBAL, STATE, EVERY),
     Case("dpf", reference.dpf, GLOBAL, USED, {"update_every": 4}),
     Case("dnw", reference.dnw, GLOBAL, USED),

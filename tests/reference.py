@@ -7,7 +7,7 @@ trains ``run.values`` for ``run.steps`` steps and leaves there the weights in us
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -336,15 +336,31 @@ def gmp_recovering(run: Run, sparsity: float, update_every: int, until: float) -
     run.values.update(used)
 
 
-def set_(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop_fraction: float = 0.3) -> None:
+def rescaled(run: Run) -> None:
+    """The kept weights of every layer by the square root of all over kept."""
+    for name, mask in run.masks.items():
+        run.values[name] = run.values[name] * mask * math.sqrt(mask.numel() / int(mask.sum()))
+
+
+def set_(
+    run: Run,
+    sparsity: float,
+    update_every: int,
+    until: float = 0.75,
+    drop_fraction: float = 0.3,
+    drop_schedule: str = "constant",
+    rescale: bool = False,
+) -> None:
     times = due(run, update_every, until, first=1)
     run.masks = top_each(uniform_draws(run, run.draws("start")), erk_counts(shapes_of(run), sparsity))
     run.project()
+    if rescale:
+        rescaled(run)
 
     def rule(clock: int) -> Tensors | None:
         if clock not in times:
             return None
-        left = drop(run, run.masks, drop_fraction)
+        left = drop(run, run.masks, drop_fraction * (1 - times[clock] if drop_schedule == "linear" else 1))
         return grow(left, uniform_draws(run, run.draws(f"{clock}.0")), difference(run.masks, left))
 
     masked(run, rule)
@@ -362,6 +378,21 @@ def rigl(run: Run, sparsity: float, update_every: int, until: float = 0.75, drop
         return grow(left, absolute(gradients), difference(run.masks, left))
 
     masked_by_gradient(run, rule)
+
+
+def itop(run: Run, sparsity: float, update_every: int, drop_fraction: float = 0.5, **growth: str) -> None:
+    """The ceiling of a cosine from one half to 0.005, at every so many steps but the last."""
+    run.masks = top_each(uniform_draws(run, run.draws("start")), erk_counts(shapes_of(run), sparsity))
+    run.project()
+
+    def rule(clock: int, gradients: Tensors | None = None) -> Tensors | None:
+        if clock == 0 or clock % update_every or clock == run.steps:
+            return None
+        left = drop(run, run.masks, cosine(clock / run.steps, drop_fraction, 0.005), math.ceil)
+        scores = uniform_draws(run, run.draws(f"{clock}.0")) if gradients is None else absolute(gradients)
+        return grow(left, scores, difference(run.masks, left))
+
+    (masked_by_gradient if growth.get("grow") == "gradient" else masked)(run, rule)
 
 
 def snfs(run: Run, sparsity: float, update_every: int, until: float = 1.0, drop_fraction: float = 0.5) -> None:
@@ -390,9 +421,18 @@ def snfs(run: Run, sparsity: float, update_every: int, until: float = 1.0, drop_
 
 
 def random_regrowth(
-    run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float], by_magnitude: bool
+    run: Run,
+    update_every: int,
+    schedule: Callable[[float], float],
+    by_magnitude: bool,
+    mask_init: str = "",
+    turnover: float = 0.0,
+    rescale: bool = False,
 ) -> None:
-    """RP-RR and MP-RR: one sparsity in all layers along a schedule; only the difference leaves or comes."""
+    """RP-RR and MP-RR: one sparsity in all layers along a schedule; only the difference leaves or comes.
+
+    With ``turnover`` that fraction of each layer goes before, by the same criterion, and as many come at random.
+    """
     decisions = run.steps // update_every
     times = {number * update_every: number / decisions for number in range(decisions)}
     times[(decisions - 1) * update_every] = 1.0
@@ -400,30 +440,42 @@ def random_regrowth(
     def rule(clock: int) -> Tensors | None:
         if clock not in times:
             return None
-        generator, masks = run.draws(f"{clock}.0"), dict(run.masks)
+        generator = run.draws(f"{clock}.0")
+        by_size = by_magnitude if clock or not mask_init else mask_init == "magnitude"
+        masks = turned_over(run, turnover, by_magnitude, generator) if clock else dict(run.masks)
         for name, count in uniform_counts(shapes_of(run), schedule(times[clock])).items():
             before = int(masks[name].sum())
-            if count == before:
-                continue
-            draw = {
-                name: torch.rand(masks[name].shape, generator=generator) if not by_magnitude or count > before else 0
-            }
             if count > before:
+                draw = {name: torch.rand(masks[name].shape, generator=generator)}
                 masks[name] = grow({name: masks[name]}, draw, {name: count - before})[name]
-            else:
-                scores = {name: run.values[name].abs()} if by_magnitude else draw
+            elif count < before:
+                draw = None if by_size else torch.rand(masks[name].shape, generator=generator)
+                scores = {name: run.values[name].abs() if draw is None else draw}
                 masks[name] = top(where({name: masks[name]}, scores), count)[name]
+        if rescale and clock == 0:
+            run.masks = masks
+            rescaled(run)
         return masks
 
     masked(run, rule)
 
 
-def rp_rr(run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float]) -> None:
-    random_regrowth(run, sparsity, update_every, schedule, by_magnitude=False)
+def turned_over(run: Run, fraction: float, by_magnitude: bool, generator: Generator) -> Tensors:
+    """The masks without the floor of a fraction, and then with as many of what is off."""
+    gone = {name: min(int(fraction * int(m.sum())), int((~m).sum())) for name, m in run.masks.items()}
+    if not any(gone.values()):
+        return dict(run.masks)
+    scores = absolute(run.values) if by_magnitude else uniform_draws(run, generator)
+    left = top_each(where(run.masks, scores), {name: int(m.sum()) - gone[name] for name, m in run.masks.items()})
+    return grow(left, uniform_draws(run, generator), gone)
 
 
-def mp_rr(run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float]) -> None:
-    random_regrowth(run, sparsity, update_every, schedule, by_magnitude=True)
+def rp_rr(run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float], **options: Any) -> None:
+    random_regrowth(run, update_every, schedule, by_magnitude=False, **options)
+
+
+def mp_rr(run: Run, sparsity: float, update_every: int, schedule: Callable[[float], float], **options: Any) -> None:
+    random_regrowth(run, update_every, schedule, by_magnitude=True, **options)
 
 
 def granet(run: Run, sparsity: float, update_every: int, until: float = 0.75) -> None:

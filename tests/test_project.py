@@ -19,8 +19,8 @@ LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage", "points"},
     {"criteria", "allocation", "budgets", "plans", "signals", "tensor_file", "packing"}
-    | {"foreign", "cycles", "retraining", "operations", "watch"},
-    {"updates", "state_file"},
+    | {"foreign", "cycles", "retraining", "operations", "watch", "schedule_file", "learned_schedule"},
+    {"updates", "state_file", "named_plans"},
     {"carriers"},
     {"methods", "sparsifier"},
     {"streams", "anytime", "distributed", "learned", "scaling"}
@@ -50,6 +50,7 @@ ASIDE = {
     "allocation": {"budgets"},
     "plans": {"budgets"},
     "proposals": {"studies"},
+    "learned_schedule": {"budgets", "schedule_file"},
     "packing": {"tensor_file"},
 }
 

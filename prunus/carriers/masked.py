@@ -1,7 +1,9 @@
 """Masked: weights that are zero off the mask."""
 
+import math
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import nn
 
 from prunus.allocation import global_
@@ -10,7 +12,7 @@ from prunus.carriers.evolution import Evolution
 from prunus.carriers.projection import gradients, project_all_
 from prunus.carriers.site import Site, refuse_second_model
 from prunus.criteria import magnitude
-from prunus.masks import Masks, Tensors, project_, unwrap
+from prunus.masks import Masks, Tensors, Weights, project_, sparsity_of, unwrap
 from prunus.signals import Gradient
 from prunus.updates import Prune, Update
 
@@ -21,11 +23,15 @@ class Masked:
 
     The invariant: off the mask, weight, gradient and every optimizer-state tensor are zero after every step. So a grown
     weight starts at zero with fresh optimizer state, and nothing has to be reset.
+
+    With ``rescale`` the weights that the masks of clock 0 keep are divided by the square root of their layer's density,
+    so that a random mask leaves the variance of what a layer puts out; a network that was sparse before keeps its own.
     """
 
     update: Update
     cadence: Cadence
     start: Prune | None = None
+    rescale: bool = False
     _evolution: Evolution = field(init=False, repr=False)
 
     @property
@@ -49,6 +55,8 @@ class Masked:
         if self.start is not None or site.start:
             project_all_(site, self.masks)
         self._advance_(0, with_gradients=False)
+        if self.rescale and not site.start:
+            _restore_variance_(site.weights, self.masks)
 
     def change_(self, update: Update, clock: int, progress: float) -> None:
         """Set the masks by a rule that reads no gradient, between two steps, as if it were due now."""
@@ -94,3 +102,9 @@ class Masked:
     def _advance_(self, clock: int, with_gradients: bool) -> None:
         for _ in self._evolution.advance_(clock, with_gradients):
             project_all_(self._evolution.site, self.masks)
+
+
+def _restore_variance_(weights: Weights, masks: Masks) -> None:
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weights[name].div_(math.sqrt(1.0 - sparsity_of([mask])))
