@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -69,10 +70,14 @@ class Display:
 def label(recipe: Recipe) -> str:
     """A run in words."""
     run = single(recipe)
-    arguments = ", ".join(f"{name}={value}" for name, value in run.arguments.items())
+    arguments = ", ".join(f"{name}={_short(value)}" for name, value in run.arguments.items())
     method = f"{run.method}({arguments})" if arguments else run.method
     length = f"{recipe.epochs[0]:g} epochs" if recipe.epochs else f"{recipe.steps} steps"
     return f"{method:<10} sparsity {run.sparsity:<5g} seed {run.seed}, {length}"
+
+
+def _short(value: object) -> object:
+    return Path(value).stem if isinstance(value, str) and value.endswith((".json", ".csv")) else value
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -81,7 +81,7 @@ def _learned(lesson: Lesson, seeds: Sequence[int], study: Study, console: Consol
             return search(lesson, shapes, update_every, SEARCHES[lesson.agent], lambda runs: display.run(runs, study))
         from prunus.pupils import practise  # needs the extra rl
 
-        return practise(lesson, seeds, study.workers, display.practised)
+        return practise(lesson, shapes, update_every, seeds, study.workers, display.practised)
 
 
 def frame(lesson: Lesson) -> tuple[Shapes, int]:
@@ -108,7 +108,9 @@ class LessonDisplay(Display):
 
     def run(self, runs: Sequence[Recipe], study: Study) -> Results:
         """Train the runs of a search; what came of them, in order."""
-        self.labels = {run.name(): f"training {self.done + at + 1}, {label(run)}" for at, run in enumerate(runs)}
+        self.labels = {
+            run.name(): f"training {self.done + at + 1}, seed {single(run).seed}" for at, run in enumerate(runs)
+        }
         study.train_all(runs, "runs", self)
         return [study.result("runs", run.name()) for run in runs]
 
