@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -117,11 +117,17 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
     try:
         job.work(connection.send)
     except Exception as error:
-        try:
-            connection.send(_Failure(error))
-        except (TypeError, AttributeError, PicklingError):  # an error that cannot travel
-            connection.send(_Failure(RuntimeError(f"{type(error).__name__}: {error}")))
+        connection.send(_Failure(_portable(error)))
         sys.exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its name and text in another one where it cannot be sent, or not be made again there."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own parts raise
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_study() -> None:

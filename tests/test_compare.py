@@ -1,7 +1,9 @@
 """The main job: all runs, finished ones kept, failed ones named, the same bits however many processes train."""
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import pytest
 from tiny import prunus, read_lines, tiny, written
 
 from prunus import compare as compare_module
-from prunus import timing
-from prunus.compare import default_workers
+from prunus import storage, timing
+from prunus.compare import Study, default_workers
 from prunus.recipes import Recipe, read
 from prunus.runs import Progress, train
+from prunus.storage import InUseError, alone
 
 STUDY: dict[str, Any] = {"method": ["dense", {"gmp": {"update_every": 2}}, "set"], "sparsity": [0.5, 0.9]}
 
@@ -261,3 +264,59 @@ def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert default_workers(tiny(device="cpu")) == expected
     assert default_workers(tiny(device="cuda")) == 1
+
+
+def study_in(directory: Path, shared: str | None = None) -> Study:
+    directory.mkdir(exist_ok=True)
+    return Study(directory, 1, 60.0, (), shared)
+
+
+def test_a_directory_has_one_identity_and_another_one_another(tmp_path: Path) -> None:
+    one, other = study_in(tmp_path / "one"), study_in(tmp_path / "other")
+    assert one.identity() == study_in(tmp_path / "one").identity() != other.identity()
+    assert [path.name for path in one.directory.iterdir()] == [".identity"]
+
+
+def test_two_that_name_a_directory_at_once_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, first = os.link, list[str]()
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        first.append(study_in(tmp_path).identity())
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    assert [study_in(tmp_path).identity()] == first
+    assert [path.name for path in tmp_path.iterdir()] == [".identity"]
+
+
+@pytest.mark.parametrize("shared", ["tasks.journal", None])
+def test_a_run_that_another_machine_holds_is_waited_for(
+    shared: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = tiny().runs()
+    home = tmp_path / "runs" / run.name()
+    home.mkdir(parents=True)
+    monkeypatch.setattr(storage, "PATIENCE", 0.02)
+    refusals: list[InUseError] = []
+
+    with ExitStack() as other:
+
+        def patient(*arguments: Any, **options: Any) -> dict[str, Any]:
+            try:
+                return train(*arguments, **options)
+            except InUseError as error:
+                refusals.append(error)
+                if len(refusals) == 2:  # the other ends its run
+                    (home / "result.json").write_text(json.dumps({"by": "another"}))
+                    other.close()
+                raise
+
+        monkeypatch.setattr(compare_module, "train", patient)
+        other.enter_context(alone(home))
+        if shared is None:
+            with pytest.raises(InUseError, match="must belong to one process at a time"):
+                study_in(tmp_path).train(run, "runs", lambda progress: None)
+        else:
+            assert study_in(tmp_path, shared).train(run, "runs", lambda progress: None) == {"by": "another"}
+    assert len(refusals) == (1 if shared is None else 2)
