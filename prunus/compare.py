@@ -131,6 +131,7 @@ def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | Non
 def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
     """The runs, with the settings that a search has chosen where the recipe asks for one."""
     if recipe.search is None:
+        (study.directory / "search.json").unlink(missing_ok=True)  # of a recipe before, whose choices are not these
         return list(recipe.runs())
     folder = study.directory / "search"
     planned = lanes(recipe, recipe.search)

@@ -107,11 +107,13 @@ def test_a_study_that_grows_runs_what_is_new(tmp_path: Path, measured: list[str]
     path, study = written(tmp_path, method=["dense", "set"]), tmp_path / "study"
     assert prunus("compare", path, "--out", study, "--workers", 1) == 0
     before = results(study)
+    (study / "search.json").write_text("[]")  # of a recipe with a search
     assert prunus("compare", path, "seed=[0, 1]", "--out", study, "--workers", 1) == 0
     after = results(study)
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
     assert len(measured) == 2  # dense in bf16, and set; not anew for a new seed
+    assert not (study / "search.json").exists()
 
 
 @pytest.mark.usefixtures("unreported")
