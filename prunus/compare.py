@@ -143,7 +143,8 @@ def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
         lost = _all(starts, "search/runs", study, display)
         units = [(lane.name(), lane) for lane in planned]
         job = _job("search", units, partial(_search_one, study=study, lost=lost), study, names)
-        work_off(job, study.workers, lambda news: _show_lane(news, folder, display))
+        show = partial(_show_lane, folder=folder, display=display)
+        work_off(job, study.workers, show, lambda name, value: not (folder / "points" / f"{name}.json").is_file())
     chosen = choose(planned, folder / "points")
     write_atomically(study.directory / "search.json", json.dumps(chosen, indent=1))
     return settled(recipe, recipe.search, chosen)
@@ -167,11 +168,12 @@ def _all(runs: Sequence[Recipe], folder: str, study: Study, display: Display) ->
         display.finished(news.name, _result(study.directory / folder, news.name), news.error)
 
     job = _job(folder, units, partial(_train_one, study=study, folder=folder), study, display.labels)
-    work_off(job, study.workers, hear)
-    # those that another machine had
-    missing = {name for name, _ in units if _result(study.directory / folder, name) is None}
+    home = study.directory / folder
+    # a run that diverged has no value, and would again
+    work_off(job, study.workers, hear, lambda name, value: value is not None and _result(home, name) is None)
+    missing = {name for name, _ in units if _result(home, name) is None}
     for name in sorted(missing - set(failed)):
-        display.finished(name, None, "another machine has done it, and its result is not here; or it diverged there")
+        display.finished(name, None, "it diverged before or on another machine, or its result was just deleted")
     return missing
 
 

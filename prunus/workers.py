@@ -19,6 +19,7 @@ import torch
 from prunus.studies import Tasks
 
 Hear = Callable[[Any], None]
+Lost = Callable[[str, float | None], bool]  # a unit's name and the value of its task -> whether what it left is gone
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,20 @@ class _Failure:
     error: Exception
 
 
-def work_off(job: Job, workers: int, hear: Hear) -> None:
+def work_off(job: Job, workers: int, hear: Hear, lost: Lost) -> None:
     """Do all units of ``job`` in ``workers`` processes, each with its share of the cores; ``hear`` gets their news.
 
-    The unit of a worker that is killed is done by another. Raises the error of a worker that met one, and
+    Units that were done before are done again where they are ``lost``, in a storage that remembers more than their
+    directory. The unit of a worker that is killed is done by another. Raises the error of a worker that met one, and
     ChildProcessError where all were killed.
     """
     if not job.units:
         return
+    tasks = job.tasks()  # made before the workers look for them
+    tasks.redo(lambda number, value: lost(job.units[number][0], value))
     if workers == 1:
         job.work(hear)
         return
-    tasks = job.tasks()  # made before the workers look for them
     with _processes(job, workers) as running:
         while running:
             for connection in wait(list(running)):

@@ -322,3 +322,34 @@ def test_a_run_that_another_machine_holds_is_waited_for(
         else:
             assert study_in(tmp_path, shared).train(run, "runs", lambda progress: None) == {"by": "another"}
     assert len(refusals) == (1 if shared is None else 2)
+
+
+@pytest.mark.usefixtures("measured", "unreported")
+def test_what_was_deleted_from_a_shared_directory_is_trained_again_but_not_what_diverged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], exploding: str, started: list[str]
+) -> None:
+    path, study = written(tmp_path, method=["dense", "exploding", "set"], plugins=exploding), tmp_path / "study"
+    command = ("compare", path, "--out", study, "--workers", 1, "--storage", tmp_path / "shared.journal")
+    assert prunus(*command) == 1
+    whole = results(study)
+    (lost,) = (name for name, result in whole.items() if result["method"] == "set")
+    (study / "runs" / lost / "result.json").unlink()
+    started.clear()
+    assert prunus(*command) == 1
+    assert results(study) == whole
+    assert started == ["set"]
+    assert "FAILED: it diverged before or on another machine" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("measured", "unreported")
+def test_a_search_that_was_deleted_from_a_shared_directory_is_done_again(tmp_path: Path, started: list[str]) -> None:
+    search = {"trainings": 2, "space": {"learning_rate": {"low": 0.2, "high": 0.3}}}
+    path, study = written(tmp_path, method=["magnitude"], search=search), tmp_path / "study"
+    command = ("compare", path, "--out", study, "--workers", 1, "--storage", tmp_path / "shared.journal")
+    assert prunus(*command) == 0
+    chosen = (study / "search.json").read_text()
+    next(study.glob("search/points/*.json")).unlink()
+    started.clear()
+    assert prunus(*command) == 0
+    assert started == ["magnitude"]  # whose result is there already
+    assert (study / "search.json").read_text() == chosen
