@@ -18,6 +18,7 @@ from prunus.allocation import ALLOCATIONS, Allocation, pattern, per_layer
 from prunus.criteria import CRITERIA, Criterion
 from prunus.methods import METHODS
 from prunus.models import factory
+from prunus.retraining import Restart
 from prunus.schedules import SCHEDULES, Schedule
 from prunus.signals import Gradient, HessianGradient, LossGradient, Signal, SynapticFlow
 
@@ -38,7 +39,7 @@ SIGNALS: dict[str, Callable[..., Signal]] = {
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "method": METHODS,
-    "schedule": SCHEDULES,
+    "schedule": {**SCHEDULES, "restart": Restart},
     "criterion": CRITERIA,
     "allocation": ALLOCATIONS,
     "signal": SIGNALS,

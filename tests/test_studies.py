@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -195,8 +196,16 @@ def test_a_task_that_fails_for_its_own_reason_is_not_run_again(storage: str, fai
 def test_what_is_lost_is_done_again_and_once_where_two_say_so(storage: str) -> None:
     opened, other = Tasks.open(storage, "squares", 3), Tasks.open(storage, "squares", 3)
     opened.work(lambda number: None if number == 2 else 7)
-    for tasks_ in (opened, other):
-        tasks_.redo(lambda number, value: (number, value) == (0, 7.0))
+    second = threading.Thread(target=other.redo, args=(lambda number, value: number == 0,))
+
+    def lost(number: int, value: float | None) -> bool:
+        if number == 0:
+            second.start()
+            second.join(0.2)  # it must wait for the first
+        return (number, value) == (0, 7.0)
+
+    opened.redo(lost)
+    second.join()
     assert (opened.left(), opened.values()) == (1, {1: 7.0, 2: None})
     assert states(opened) == {"COMPLETE": [0, 1], "PRUNED": [2], "WAITING": [0]}
     with pytest.raises(KeyboardInterrupt):
