@@ -34,7 +34,7 @@ LAYERS = (
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},
     {"compare", "advice"},
-    {"retrain_command"},
+    {"retrain_command", "own_advice"},
     {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
