@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized
     from prunus.export import load
     from prunus.masks import keep_count, project_, project_state_, prunable
+    from prunus.own_advice import advise
     from prunus.ranking import top_k
     from prunus.recovery import Retraining, retrain
     from prunus.sparsifier import Sparsifier, sparsify
@@ -27,6 +28,7 @@ _HOMES = {
     "Sparsifier": "sparsifier",
     "Step": "training",
     "Training": "training",
+    "advise": "own_advice",
     "keep_count": "masks",
     "load": "export",
     "project_": "masks",
@@ -47,6 +49,7 @@ __all__ = [
     "Sparsifier",
     "Step",
     "Training",
+    "advise",
     "keep_count",
     "load",
     "project_",

@@ -9,6 +9,8 @@ from prunus.carriers.rates import NAMES, Rates
 from prunus.plugins import modules
 from prunus.prepare import load_data, rates_before, steps_of
 from prunus.recipes import Recipe
+from prunus.retraining import History
+from prunus.schedules import Schedule
 from prunus.tables import Builder
 
 CYCLES = (2, 3)  # tried beside 1
@@ -145,40 +147,43 @@ def advise(
     that is to follow where that is longer: a schedule that it cannot have is left out. Raises ValueError where no
     schedule is possible.
     """
-    advice = Advice(left_out=_impossible(final or recipe))
-    first = [Choice(name) for name in sorted(NAMES, key=lambda name: name != "allr") if name not in advice.left_out]
-    if not first:
-        raise ValueError(advice.left_out["allr"])
-    _try_(advice, recipe, first, one, trainings)
-    best = advice.best.choice
-    most = steps_of(recipe, load_data(recipe))
-    _try_(advice, recipe, [Choice(best.schedule, cycles) for cycles in CYCLES if cycles <= most], one, trainings)
-    best = advice.best.choice
-    _try_(advice, recipe, [Choice(best.schedule, best.cycles, factor) for factor in FACTORS], one, trainings)
-    return advice
 
-
-def _try_(
-    advice: Advice,
-    recipe: Recipe,
-    choices: list[Choice],
-    one: Callable[[Recipe], dict[str, Any] | None],
-    trainings: int,
-) -> None:
-    for choice in choices[: trainings - len(advice.tried)]:
+    def tried(choice: Choice) -> Tried:
         run = choice.of(recipe)
         result = one(run)
         if result is None:
-            advice.tried.append(Tried(choice, run.name(), None, 0, None))
-        else:
-            quality, peak = result["validation"], max(cycle["peak"] for cycle in result["cycles"])
-            advice.tried.append(Tried(choice, run.name(), quality["accuracy"], quality["n"], peak))
+            return Tried(choice, run.name(), None, 0, None)
+        quality, peak = result["validation"], max(cycle["peak"] for cycle in result["cycles"])
+        return Tried(choice, run.name(), quality["accuracy"], quality["n"], peak)
+
+    whole, data = final or recipe, load_data(recipe)
+    pretraining = rates_before(whole, data, Builder(plugins=modules(recipe.plugins)))
+    left_out = impossible(pretraining, steps_of(whole, data))
+    return ordered(tried, left_out, steps_of(recipe, data), trainings)
 
 
-def _impossible(recipe: Recipe) -> dict[str, str]:
-    """The schedules that cannot retrain the recipe's network for so long, each with the reason."""
-    data, builder = load_data(recipe), Builder(plugins=modules(recipe.plugins))
-    pretraining, steps = rates_before(recipe, data, builder), steps_of(recipe, data)
+def ordered(tried: Callable[[Choice], Tried], left_out: dict[str, str], steps: int, trainings: int) -> Advice:
+    """Try schedules, then cycles of the best, at most one a step, then factors on its rates, until all are spent.
+
+    Raises ValueError where every schedule is left out.
+    """
+    advice = Advice(left_out=left_out)
+    first = [Choice(name) for name in sorted(NAMES, key=lambda name: name != "allr") if name not in left_out]
+    if not first:
+        raise ValueError(left_out["allr"])
+    stages: list[Callable[[Choice], list[Choice]]] = [
+        lambda best: [Choice(best.schedule, cycles) for cycles in CYCLES if cycles <= steps],
+        lambda best: [Choice(best.schedule, best.cycles, factor) for factor in FACTORS],
+    ]
+    advice.tried += [tried(choice) for choice in first[:trainings]]
+    for stage in stages:
+        choices = stage(advice.best.choice)
+        advice.tried += [tried(choice) for choice in choices[: trainings - len(advice.tried)]]
+    return advice
+
+
+def impossible(pretraining: History | Schedule | None, steps: int) -> dict[str, str]:
+    """The schedules that cannot retrain a network of this history for so long, each with the reason."""
     reasons = {}
     for name in NAMES:
         rates = Rates(name, pretraining)

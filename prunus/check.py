@@ -21,15 +21,14 @@ from prunus.plugins import modules
 from prunus.prepare import build_model, has_cycles, load_data, prepare, rates_before, steps_of
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
-from prunus.schedules import SCHEDULES
 from prunus.search import lanes
-from prunus.tables import OPTIMIZERS, Builder
+from prunus.tables import OPTIMIZERS, TABLES, Builder
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
     "methods": {"dense": "No sparsity: the baseline."} | METHODS,
     "models": MODELS | {f"{package}/NAME": make for package, make in EXTERNAL.items()},
     "data": DATA | {"FILE.npz": "Your own: train_images, train_labels, test_images, test_labels."},
-    "schedules": SCHEDULES,
+    "schedules": TABLES["schedule"],
     "criteria": CRITERIA,
     "allocations": ALLOCATIONS
     | {

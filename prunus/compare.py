@@ -91,6 +91,7 @@ def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | Non
 def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
     """The runs, with the settings that a search has chosen where the recipe asks for one."""
     if recipe.search is None:
+        (study.directory / "search.json").unlink(missing_ok=True)  # of a recipe before, whose choices are not these
         return list(recipe.runs())
     folder = study.directory / "search"
     planned = lanes(recipe, recipe.search)
@@ -102,7 +103,8 @@ def _settled(recipe: Recipe, study: Study, console: Console) -> list[Recipe]:
         lost = study.train_all(starts, "search/runs", display)
         units = [(lane.name(), lane) for lane in planned]
         job = study.job("search", units, partial(_search_one, study=study, lost=lost), names)
-        work_off(job, study.workers, lambda news: _show_lane(news, folder, display))
+        show = partial(_show_lane, folder=folder, display=display)
+        work_off(job, study.workers, show, lambda name, value: not (folder / "points" / f"{name}.json").is_file())
     chosen = choose(planned, folder / "points")
     write_atomically(study.directory / "search.json", json.dumps(chosen, indent=1))
     return settled(recipe, recipe.search, chosen)

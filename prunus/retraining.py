@@ -52,7 +52,7 @@ class Pretraining:
         >>> Pretraining.of(linear(0.0, initial=0.1), 4).rates
         (0.1, 0.07500000000000001, 0.05, 0.025)
         """
-        warm_up = math.ceil(schedule.fraction * steps - 1e-9) if isinstance(schedule, WarmUp) else 0
+        warm_up = math.ceil(schedule.fraction * steps - 1e-9) if isinstance(schedule, WarmUp | Restart) else 0
         return cls(tuple(schedule(step / steps) for step in range(steps)), min(warm_up, steps - 1))
 
     @property
@@ -125,6 +125,11 @@ class Restart:
     def rise(self) -> int:
         """The steps of the warm-up."""
         return math.floor(self.warm_up * self.length + 1e-9)
+
+    @property
+    def fraction(self) -> float:
+        """The share of the steps that are the warm-up's."""
+        return self.rise / self.length
 
     def __call__(self, progress: float) -> float:
         step = min(max(progress, 0.0), 1.0) * self.length

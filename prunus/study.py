@@ -72,13 +72,12 @@ class Study:
             display.finished(news.name, self.result(folder, news.name), news.error)
 
         do = partial(_train_one, study=self, folder=folder)
-        work_off(self.job(folder, units, do, display.labels), self.workers, hear)
-        # those that another machine had
+        job = self.job(folder, units, do, display.labels)
+        # a run that diverged has no value, and would again
+        work_off(job, self.workers, hear, lambda name, value: value is not None and self.result(folder, name) is None)
         missing = {name for name, _ in units if self.result(folder, name) is None}
         for name in sorted(missing - set(failed)):
-            display.finished(
-                name, None, "another machine has done it, and its result is not here; or it diverged there"
-            )
+            display.finished(name, None, "it diverged before or on another machine, or its result was just deleted")
         return missing
 
     def job(

@@ -19,6 +19,7 @@ from prunus.criteria import CRITERIA, Criterion
 from prunus.learned_schedule import LearnedSchedule
 from prunus.methods import METHODS
 from prunus.models import factory
+from prunus.retraining import Restart
 from prunus.schedules import SCHEDULES, Schedule
 from prunus.signals import Gradient, HessianGradient, LossGradient, Signal, SynapticFlow
 
@@ -39,7 +40,7 @@ SIGNALS: dict[str, Callable[..., Signal]] = {
 
 TABLES: dict[str, Mapping[str, Any]] = {
     "method": METHODS,
-    "schedule": SCHEDULES,
+    "schedule": {**SCHEDULES, "restart": Restart},
     "criterion": CRITERIA,
     "allocation": ALLOCATIONS,
     "signal": SIGNALS,

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -11,7 +12,6 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from pickle import PicklingError
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ import torch
 from prunus.studies import Tasks
 
 Hear = Callable[[Any], None]
+Lost = Callable[[str, float | None], bool]  # a unit's name and the value of its task -> whether what it left is gone
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,20 @@ class _Failure:
     error: Exception
 
 
-def work_off(job: Job, workers: int, hear: Hear) -> None:
+def work_off(job: Job, workers: int, hear: Hear, lost: Lost) -> None:
     """Do all units of ``job`` in ``workers`` processes, each with its share of the cores; ``hear`` gets their news.
 
-    The unit of a worker that is killed is done by another. Raises the error of a worker that met one, and
+    Units that were done before are done again where they are ``lost``, in a storage that remembers more than their
+    directory. The unit of a worker that is killed is done by another. Raises the error of a worker that met one, and
     ChildProcessError where all were killed.
     """
     if not job.units:
         return
+    tasks = job.tasks()  # made before the workers look for them
+    tasks.redo(lambda number, value: lost(job.units[number][0], value))
     if workers == 1:
         job.work(hear)
         return
-    tasks = job.tasks()  # made before the workers look for them
     with _processes(job, workers) as running:
         while running:
             for connection in wait(list(running)):
@@ -117,11 +120,17 @@ def _work(job: Job, threads: int, connection: Connection) -> None:
     try:
         job.work(connection.send)
     except Exception as error:
-        try:
-            connection.send(_Failure(error))
-        except (TypeError, AttributeError, PicklingError):  # an error that cannot travel
-            connection.send(_Failure(RuntimeError(f"{type(error).__name__}: {error}")))
+        connection.send(_Failure(_portable(error)))
         sys.exit(1)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error, or its name and text in another one where it cannot be sent, or not be made again there."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its own parts raise
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _end_with_study() -> None:

@@ -115,7 +115,7 @@ def write_methods(directory: Path) -> Path:
         for rate, score in ((0.1, 0.91), (1.0, None))
     ]
     search = {"method": "gmp", "sparsity": 0.9, "trainings": 2, "chosen": {"learning_rate": 0.1}, "points": points}
-    search |= {"validation_accuracy": 0.91, "realised_sparsity": 0.9}
+    search |= {"validation_accuracy": 0.91, "realised_sparsity": 0.9, "arguments": {}, "epochs": None}
     (directory / "search.json").write_text(json.dumps([search, search | {"method": "bimp"}]))
     return directory
 

@@ -20,7 +20,6 @@ from prunus.models import MODELS
 from prunus.prepare import prepare
 from prunus.recipes import Recipe
 from prunus.runs import train
-from prunus.schedules import SCHEDULES
 from prunus.tables import TABLES
 
 Capture = pytest.CaptureFixture[str]
@@ -270,7 +269,7 @@ def test_check_counts_the_steps_that_a_run_takes(length: dict[str, Any], tmp_pat
         ("methods", ["dense", *METHODS]),
         ("models", [*MODELS, "timm/NAME", "torchvision/NAME", "transformers/NAME"]),
         ("data", [*DATA, "FILE.npz"]),
-        ("schedules", list(SCHEDULES)),
+        ("schedules", list(TABLES["schedule"])),
         ("criteria", list(CRITERIA)),
         ("allocations", list(TABLES["allocation"])),
         ("optimizers", list(TABLES["optimizer"])),

@@ -1,7 +1,9 @@
 """The main job: all runs, finished ones kept, failed ones named, the same bits however many processes train."""
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,13 @@ import pytest
 from tiny import prunus, read_lines, tiny, written
 
 from prunus import compare as compare_module
+from prunus import storage, timing
 from prunus import study as study_module
-from prunus import timing
 from prunus.compare import default_workers
 from prunus.recipes import Recipe, read
 from prunus.runs import Progress, train
+from prunus.storage import InUseError, alone
+from prunus.study import Study
 
 STUDY: dict[str, Any] = {"method": ["dense", {"gmp": {"update_every": 2}}, "set"], "sparsity": [0.5, 0.9]}
 
@@ -105,11 +109,13 @@ def test_a_study_that_grows_runs_what_is_new(tmp_path: Path, measured: list[str]
     path, study = written(tmp_path, method=["dense", "set"]), tmp_path / "study"
     assert prunus("compare", path, "--out", study, "--workers", 1) == 0
     before = results(study)
+    (study / "search.json").write_text("[]")  # of a recipe with a search
     assert prunus("compare", path, "seed=[0, 1]", "--out", study, "--workers", 1) == 0
     after = results(study)
     assert len(after) == 4
     assert {name: after[name] for name in before} == before
     assert len(measured) == 2  # dense in bf16, and set; not anew for a new seed
+    assert not (study / "search.json").exists()
 
 
 @pytest.mark.usefixtures("unreported")
@@ -262,3 +268,90 @@ def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
         assert default_workers(tiny(device="cpu")) == expected
     assert default_workers(tiny(device="cuda")) == 1
+
+
+def study_in(directory: Path, shared: str | None = None) -> Study:
+    directory.mkdir(exist_ok=True)
+    return Study(directory, 1, 60.0, (), shared)
+
+
+def test_a_directory_has_one_identity_and_another_one_another(tmp_path: Path) -> None:
+    one, other = study_in(tmp_path / "one"), study_in(tmp_path / "other")
+    assert one.identity() == study_in(tmp_path / "one").identity() != other.identity()
+    assert [path.name for path in one.directory.iterdir()] == [".identity"]
+
+
+def test_two_that_name_a_directory_at_once_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link, first = os.link, list[str]()
+
+    def overtaken(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "link", link)
+        first.append(study_in(tmp_path).identity())
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", overtaken)
+    assert [study_in(tmp_path).identity()] == first
+    assert [path.name for path in tmp_path.iterdir()] == [".identity"]
+
+
+@pytest.mark.parametrize("shared", ["tasks.journal", None])
+def test_a_run_that_another_machine_holds_is_waited_for(
+    shared: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = tiny().runs()
+    home = tmp_path / "runs" / run.name()
+    home.mkdir(parents=True)
+    monkeypatch.setattr(storage, "PATIENCE", 0.02)
+    refusals: list[InUseError] = []
+
+    with ExitStack() as other:
+
+        def patient(*arguments: Any, **options: Any) -> dict[str, Any]:
+            try:
+                return train(*arguments, **options)
+            except InUseError as error:
+                refusals.append(error)
+                if len(refusals) == 2:  # the other ends its run
+                    (home / "result.json").write_text(json.dumps({"by": "another"}))
+                    other.close()
+                raise
+
+        monkeypatch.setattr(study_module, "train", patient)
+        other.enter_context(alone(home))
+        if shared is None:
+            with pytest.raises(InUseError, match="must belong to one process at a time"):
+                study_in(tmp_path).train(run, "runs", lambda progress: None)
+        else:
+            assert study_in(tmp_path, shared).train(run, "runs", lambda progress: None) == {"by": "another"}
+    assert len(refusals) == (1 if shared is None else 2)
+
+
+@pytest.mark.usefixtures("measured", "unreported")
+def test_what_was_deleted_from_a_shared_directory_is_trained_again_but_not_what_diverged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], exploding: str, started: list[str]
+) -> None:
+    path, study = written(tmp_path, method=["dense", "exploding", "set"], plugins=exploding), tmp_path / "study"
+    command = ("compare", path, "--out", study, "--workers", 1, "--storage", tmp_path / "shared.journal")
+    assert prunus(*command) == 1
+    whole = results(study)
+    (lost,) = (name for name, result in whole.items() if result["method"] == "set")
+    (study / "runs" / lost / "result.json").unlink()
+    started.clear()
+    assert prunus(*command) == 1
+    assert results(study) == whole
+    assert started == ["set"]
+    assert "FAILED: it diverged before or on another machine" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.usefixtures("measured", "unreported")
+def test_a_search_that_was_deleted_from_a_shared_directory_is_done_again(tmp_path: Path, started: list[str]) -> None:
+    search = {"trainings": 2, "space": {"learning_rate": {"low": 0.2, "high": 0.3}}}
+    path, study = written(tmp_path, method=["magnitude"], search=search), tmp_path / "study"
+    command = ("compare", path, "--out", study, "--workers", 1, "--storage", tmp_path / "shared.journal")
+    assert prunus(*command) == 0
+    chosen = (study / "search.json").read_text()
+    next(study.glob("search/points/*.json")).unlink()
+    started.clear()
+    assert prunus(*command) == 0
+    assert started == ["magnitude"]  # whose result is there already
+    assert (study / "search.json").read_text() == chosen

@@ -21,8 +21,7 @@ from prunus.methods import METHODS
 from prunus.models import MODELS
 from prunus.plugins import modules
 from prunus.recipes import Recipe, read, single
-from prunus.schedules import SCHEDULES
-from prunus.tables import OPTIMIZERS, SIGNALS, Builder
+from prunus.tables import OPTIMIZERS, SIGNALS, TABLES, Builder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
@@ -127,7 +126,7 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
     ("page", "heading", "table"),
     [
         ("methods.md", "All methods", METHODS),
-        ("schedules.md", "All schedules", SCHEDULES),
+        ("schedules.md", "All schedules", TABLES["schedule"]),
         ("criteria.md", "All criteria", CRITERIA),
         ("criteria.md", "Signals", SIGNALS),
         ("allocations.md", "All allocations", ALLOCATIONS),

@@ -285,13 +285,18 @@ def gmp_required(epoch: int) -> float:
     return SPARSITY * (1 - (1 - epoch / (GMP_EPOCHS - 1)) ** 3)
 
 
+def gmp_epoch(hand: Hand, masks: Masks) -> None:
+    """The steps between two prunings: forward w * mask, masked gradients."""
+    for _ in range(GMP_ITERATIONS):
+        g = hand.gradients({name: weight * masks[name] for name, weight in hand.weights().items()})
+        hand.descend({name: value * masks[name] if name in masks else value for name, value in g.items()})
+
+
 def gmp_epochs(count: Callable[[int], int]) -> tuple[Hand, Masks]:
     """The reference's loop: forward w * mask, masked gradients, decay on all, momentum masked at each pruning."""
     hand, masks = Hand({}), {name: torch.ones_like(weight) for name, weight in Hand({}).weights().items()}
     for epoch in range(1, GMP_EPOCHS + 1):
-        for _ in range(GMP_ITERATIONS):
-            g = hand.gradients({name: weight * masks[name] for name, weight in hand.weights().items()})
-            hand.descend({name: value * masks[name] if name in masks else value for name, value in g.items()})
+        gmp_epoch(hand, masks)
         if epoch < GMP_EPOCHS:
             masks = {name: mask.double() for name, mask in hand.largest(count(epoch)).items()}
             hand.momentum |= {name: hand.momentum[name] * masks[name] for name in WEIGHTS}
@@ -335,9 +340,7 @@ def gmp_without_recovery(alive: dict[int, int]) -> tuple[Hand, Masks]:
     """As `gmp_epochs`, but ranking only what is left; what is dropped lives on behind the mask and never returns."""
     hand, masks = Hand({}), {name: torch.ones_like(weight) for name, weight in Hand({}).weights().items()}
     for epoch in range(1, GMP_EPOCHS + 1):
-        for _ in range(GMP_ITERATIONS):
-            g = hand.gradients({name: weight * masks[name] for name, weight in hand.weights().items()})
-            hand.descend({name: value * masks[name] if name in masks else value for name, value in g.items()})
+        gmp_epoch(hand, masks)
         if epoch < GMP_EPOCHS:
             left = sorted(
                 (float(x) for n in WEIGHTS for x in (hand.values[n].abs() * masks[n]).flatten()), reverse=True

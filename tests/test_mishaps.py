@@ -182,7 +182,7 @@ def test_a_plugin_that_changes_while_a_study_runs_ends_it(
         plugin.write_text("STRENGTH = 2\n")
         return train(*arguments, **options)
 
-    monkeypatch.setattr("prunus.compare.train", changing)
+    monkeypatch.setattr("prunus.study.train", changing)
     path = written(tmp_path, method=["dense", "gmp"])
     assert prunus("compare", path, "--plugin", plugin, "--workers", 1, "--out", tmp_path / "study") == 2
     assert "must stay as it is while the study runs, and one has changed" in line(capsys)

@@ -37,7 +37,7 @@ LAYERS = (
     {"timing", "display", "check", "report", "testing", "export", "workers"},
     {"study"},
     {"compare", "advice", "lessons"},
-    {"retrain_command", "pupils"},
+    {"retrain_command", "own_advice", "pupils"},
     {"learn"},
     {"cli"},
 )

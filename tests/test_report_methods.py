@@ -137,3 +137,16 @@ def test_the_search_is_told(methods: Results, stable: str) -> None:
     assert lines_with(text, "learning_rate=1.0 | no result")
     unequal = replace(methods, searches=[methods.searches[0], methods.searches[1] | {"trainings": 3}])
     assert "not of equal cost: they took 2 to 3 trainings" in str(search_blocks(unequal)[0])
+
+
+def test_a_method_has_one_name_whatever_its_searches_chose(tmp_path: Path) -> None:
+    searches = []
+    for epochs, cycles in ((3.0, 2), (6.0, 3)):
+        length = {"steps": round(20 * epochs), "epochs": epochs}
+        write_run(tmp_path, "bimp", 0.9, 0, 0.9, arguments={"cycles": cycles}, **length)
+        tried = [{"values": values, "trainings": 1} for values in ({}, {"method.bimp.cycles": cycles})]
+        cell = {"method": "bimp", "arguments": {}, "sparsity": 0.9, "epochs": epochs}
+        searches.append(cell | {"points": tried, "chosen": tried[1]["values"]})
+    (tmp_path / "recipe.yaml").write_text("seeds: 1\n")
+    (tmp_path / "search.json").write_text(json.dumps(searches))
+    assert list(read(tmp_path).runs["method"]) == ["bimp, 3 epochs", "bimp, 6 epochs"]

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,34 @@ def test_labels_name_a_budget_only_where_a_variant_has_several() -> None:
     ]
     assert str(labels(runs)[-1]) == "imp(schedule=allr), 2.5 epochs"
     assert labels([run("gmp", 400), run("imp", 50)]) == [Label("gmp"), Label("imp")]
+
+
+def search(arguments: dict[str, Any], tried: Sequence[dict[str, Any]], **changes: Any) -> dict[str, Any]:
+    """What search.json says of a cell."""
+    cell = {"method": "imp", "sparsity": 0.9, "epochs": 1.0, "arguments": arguments}
+    return cell | {"points": [{"values": values} for values in tried]} | changes
+
+
+def test_what_a_search_chose_makes_no_variant() -> None:
+    found = {0.8: 1, 0.9: 2, 0.95: 3}
+    runs = [run("imp", 20 * round(100 * level), cycles=cycles) | {"sparsity": level} for level, cycles in found.items()]
+    runs += [run("imp", 8, cycles=1), run("imp", 8, cycles=1) | {"batch_size": 32}]
+    tried = [{}, *({"method.IMP.cycles": cycles, "batch_size": 32, "learning_rate": 0.2} for cycles in (2, 3))]
+    levels = [search({}, tried, sparsity=level, epochs=epochs) for level in found for epochs in (0.4, 1.0)]
+    assert {label.variant for label in labels(runs, levels)} == {"imp"}
+    assert {label.variant for label in labels(runs)} > {"imp(batch_size=64, cycles=2)"}
+
+
+def test_what_the_recipe_varies_is_told_beside_what_a_search_chose() -> None:
+    runs = [run("imp", 8, schedule="ft", cycles=3), run("imp", 8, schedule="llr", cycles=2)]
+    searches = [search({"schedule": name}, [{}, {"method.imp.cycles": 2}]) for name in ("ft", "llr")]
+    assert [label.variant for label in labels(runs, searches)] == ["imp(schedule=ft)", "imp(schedule=llr)"]
+    both = [{}, {"method.imp.schedule": "slr"}]  # chosen where the recipe varies it: the variants stay apart
+    searches = [one | search(one["arguments"], both) for one in searches]
+    assert [label.variant for label in labels(runs, searches)] == [
+        "imp(cycles=3, schedule=ft)",
+        "imp(cycles=2, schedule=llr)",
+    ]
 
 
 def test_budgets_are_not_averaged_and_stand_in_their_order(retraining: Results) -> None:

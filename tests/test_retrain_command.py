@@ -210,13 +210,45 @@ def test_a_retraining_that_cannot_be(
     refused(capsys, words, "retrain", *arguments, "--sparsity", "0.9", "--epochs", "1")
 
 
-def test_a_network_that_was_retrained_needs_its_peak(trained: Path, tmp_path: Path, capsys: Capture) -> None:
-    arguments = ("--sparsity", "0.9", "--epochs", "0.1", "--out", tmp_path)
-    assert prunus("retrain", trained, *arguments) == 0
-    (home,) = tmp_path.glob("*/")
+def by_the_command(directory: Path, trained: Path) -> Path:
+    assert prunus("retrain", trained, "--sparsity", "0.5", "--epochs", "0.1", "--out", directory) == 0
+    return next(directory.glob("*/"))
+
+
+def by_the_command_twice(directory: Path, trained: Path) -> Path:
+    once = by_the_command(directory / "once", trained)
+    assert (
+        prunus("retrain", once, "--sparsity", "0.6", "--epochs", "0.1", "--peak", "0.1", "--out", directory / "2") == 0
+    )
+    return next((directory / "2").glob("*/"))
+
+
+def by_a_recipe(directory: Path, trained: Path) -> Path:
+    recipe = tiny(method="imp", sparsity=0.5, learning_rate=LINE, start={"steps": 20})
+    train(recipe, directory, silent)
+    return directory / recipe.name()
+
+
+def by_bimp(directory: Path, trained: Path) -> Path:
+    recipe = tiny(method="bimp", sparsity=0.5, steps=12)
+    train(recipe, directory, silent)
+    return directory / recipe.name()
+
+
+@pytest.mark.parametrize("made", [by_the_command, by_the_command_twice, by_a_recipe, by_bimp], ids=lambda f: f.__name__)
+def test_a_network_that_was_retrained_needs_its_peak(
+    made: Callable[[Path, Path], Path], trained: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    home = made(tmp_path / "made", trained)
     capsys.readouterr()
-    refused(capsys, r"was retrained itself, .*; give --peak", "retrain", home, "--sparsity", "0.95", *arguments[2:])
-    assert prunus("retrain", home, "--sparsity", "0.95", *arguments[2:], "--peak", "0.1") == 0
+    arguments = (home, "--sparsity", "0.61", "--epochs", "0.3", "--out", tmp_path / "again")
+    refused(capsys, r"was retrained itself, .*; give --peak, the highest rate of its training", "retrain", *arguments)
+    assert prunus("retrain", *arguments, "--peak", "0.2") == 0
+    result = result_in(tmp_path / "again")
+    assert result["realised_sparsity"] == pytest.approx(0.61, abs=0.001)
+    (cycle,) = result["cycles"]
+    budget = result["steps"] / 20 if made is by_a_recipe else 0.0  # which alone says how long the network was trained
+    assert cycle["peak"] == pytest.approx(0.2 * discount(cycle["drop"], cycle["fraction"], budget=budget))
 
 
 class Oracle:

@@ -178,6 +178,12 @@ def test_the_decay_begins_in_the_step_after_the_rise() -> None:
         assert rate(rate.rise / length) == 0.5
 
 
+def test_the_warm_up_of_a_restart_is_one_of_pretraining() -> None:
+    history = Pretraining.of(Restart(0.1, 33, Cosine(1.0, 0.2)), 66)
+    assert (history.warm_up, history.rates[6]) == (6, 0.1)
+    assert history.lowest == pytest.approx(0.02, abs=1e-4)
+
+
 def test_a_warm_up_of_pretraining_lowers_no_rate() -> None:
     warmed = Pretraining((0.0, 0.05, 0.1, 0.1, 0.01, 0.02), warm_up=2)
     assert (warmed.peak, warmed.lowest) == (0.1, 0.01)

@@ -145,6 +145,25 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
         prepare(started(home, sparsity=0.5))
 
 
+@pytest.mark.parametrize("command", ["check", "train"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [("split_seed=7", r"0\.1 and 0, got 0\.1 and 7"), ("validation=0.3", r"0\.1 and 0, got 0\.3 and 0")],
+)
+def test_a_start_that_has_seen_the_validation_images_is_refused(
+    command: str, change: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = tiny(method="dense").runs()
+    train(first, tmp_path, silent)
+    path = written(tmp_path, start=str(tmp_path / first.name()))
+    assert prunus("check", path) == 0
+    capsys.readouterr()
+    assert prunus(command, path, change, *(["--out", tmp_path / "out"] if command == "train" else [])) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(rf"validation and split_seed must be those of the start, {words}: it was trained on images", line)
+    assert not list(tmp_path.rglob("out/*/result.json"))
+
+
 def test_a_dense_start_binds_no_weight(tmp_path: Path) -> None:
     (first,) = tiny(method="dense").runs()
     train(first, tmp_path, silent)

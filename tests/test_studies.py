@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -111,6 +112,10 @@ def states(opened: Tasks) -> dict[str, list[int]]:
     }
 
 
+def interrupted(number: int) -> float:
+    raise KeyboardInterrupt
+
+
 def test_two_open_an_empty_storage_at_once(storage: str, tmp_path: Path) -> None:
     openers = [start(OPENER, storage, tmp_path / "go", -1) for _ in range(2)]
     wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)
@@ -166,13 +171,11 @@ def test_kills_at_random_moments_lose_nothing(storage: str) -> None:
 def test_a_study_is_resumed_and_its_values_are_kept(storage: str) -> None:
     opened = Tasks.open(storage, "squares", COUNT)
 
-    def interrupted(number: int) -> float:
-        if number == 3:
-            raise KeyboardInterrupt
-        return number**2
+    def interrupted_at_three(number: int) -> float:
+        return interrupted(number) if number == 3 else number**2
 
     with pytest.raises(KeyboardInterrupt):
-        opened.work(interrupted)
+        opened.work(interrupted_at_three)
     assert (opened.values(), opened.left()) == ({0: 0, 1: 1, 2: 4}, 3)
     done: list[int] = []
     again = Tasks.open(storage, "squares", COUNT)
@@ -188,6 +191,29 @@ def test_a_task_that_fails_for_its_own_reason_is_not_run_again(storage: str, fai
     Tasks.open(storage, "squares", 2).work(lambda number: pytest.fail("a task was run again"))
     assert opened.values() == {0: 7.0, 1: None}
     assert states(opened) == {"COMPLETE": [0], "PRUNED": [1]}
+
+
+def test_what_is_lost_is_done_again_and_once_where_two_say_so(storage: str) -> None:
+    opened, other = Tasks.open(storage, "squares", 3), Tasks.open(storage, "squares", 3)
+    opened.work(lambda number: None if number == 2 else 7)
+    second = threading.Thread(target=other.redo, args=(lambda number, value: number == 0,))
+
+    def lost(number: int, value: float | None) -> bool:
+        if number == 0:
+            second.start()
+            second.join(0.2)  # it must wait for the first
+        return (number, value) == (0, 7.0)
+
+    opened.redo(lost)
+    second.join()
+    assert (opened.left(), opened.values()) == (1, {1: 7.0, 2: None})
+    assert states(opened) == {"COMPLETE": [0, 1], "PRUNED": [2], "WAITING": [0]}
+    with pytest.raises(KeyboardInterrupt):
+        opened.work(interrupted)
+    assert other.left() == 1  # an attempt that failed does not bring the former back
+    other.work(lambda number: 8)
+    assert opened.values() == {0: 8.0, 1: 7.0, 2: None}
+    assert states(opened) == {"COMPLETE": [0, 1, 0], "PRUNED": [2], "FAIL": [0]}
 
 
 def test_a_worker_wrongly_taken_for_dead_leaves_the_value_to_the_other(storage: str) -> None:

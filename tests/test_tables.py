@@ -16,6 +16,7 @@ from prunus.criteria import CRITERIA, magnitude
 from prunus.masks import Masks, Tensors
 from prunus.methods import METHODS, gmp, mp_rr, one_shot, snip
 from prunus.plugins import modules
+from prunus.retraining import Restart
 from prunus.runs import train
 from prunus.schedules import Constant, Cosine, Piecewise, Schedule, WarmUp, linear
 from prunus.signals import Gradient, LossGradient
@@ -36,6 +37,11 @@ def build(kind: str, spec: Any, *plugins: Any, **given: Any) -> Any:
         ("schedule", 0.1, Constant(0.1)),
         ("schedule", 2, Constant(2.0)),
         ("schedule", {"warm_up": {"schedule": {"cosine": {"initial": 1}}, "fraction": 0.1}}, WarmUp(Cosine(1.0), 0.1)),
+        (
+            "schedule",
+            {"restart": {"peak": 0.1, "length": 20, "decay": {"cosine": {"initial": 1}}}},
+            Restart(0.1, 20, Cosine(1.0)),
+        ),
         ("criterion", "magnitude", magnitude),
         ("allocation", "erk", erk),
         ("allocation", "2:4", Pattern(2, 4)),

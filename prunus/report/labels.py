@@ -17,12 +17,13 @@ class Label(NamedTuple):
         return f"{self.variant}, {self.budget}" if self.budget else self.variant
 
 
-def labels(results: Sequence[dict[str, Any]]) -> list[Label]:
+def labels(results: Sequence[dict[str, Any]], searches: Sequence[Mapping[str, Any]] = ()) -> list[Label]:
     """Each run's method: its variant, and its epochs where some variant of the method was trained for several.
 
-    The length of a training is its budget and no setting of its method: variants stand beside each other at each.
+    The length of a training is its budget and no setting of its method: variants stand beside each other at each. What
+    ``searches`` chose makes no variant either: it belongs to the method, whatever it is at a sparsity or length.
     """
-    named = variants(results)
+    named = variants(results, searches)
     lengths: dict[tuple[str, str, float], set[int]] = {}
     for content, variant in zip(results, named, strict=True):
         lengths.setdefault((content["method"], variant, content["sparsity"]), set()).add(content["steps"])
@@ -33,7 +34,7 @@ def labels(results: Sequence[dict[str, Any]]) -> list[Label]:
     ]
 
 
-def variants(results: Sequence[dict[str, Any]]) -> list[str]:
+def variants(results: Sequence[dict[str, Any]], searches: Sequence[Mapping[str, Any]] = ()) -> list[str]:
     """Each run's method; in brackets the settings by which runs of one method differ at one sparsity.
 
     Two variants of a method are two methods to a reader: averaging over them would hide what the study varied.
@@ -41,16 +42,35 @@ def variants(results: Sequence[dict[str, Any]]) -> list[str]:
     settings = [
         {**content["arguments"], **{key: content[key] for key in ("batch_size", "precision")}} for content in results
     ]
+    chosen = searched(searches)
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
-    for content, setting in zip(results, settings, strict=True):
-        groups.setdefault((content["method"], content["sparsity"]), []).append(setting)
+    for content, own in zip(results, settings, strict=True):
+        groups.setdefault((content["method"], content["sparsity"]), []).append(own)
     varied: dict[str, set[str]] = {}
     for (name, _), group in groups.items():
-        varied.setdefault(name, set()).update(differing(group) - {"sparsity", "seed"})
+        varied.setdefault(name, set()).update(differing(group) - {"sparsity", "seed"} - chosen.get(name, set()))
     return [
-        label(content["method"], {key: setting.get(key) for key in sorted(varied[content["method"]])})
-        for content, setting in zip(results, settings, strict=True)
+        label(content["method"], {key: own.get(key) for key in sorted(varied[content["method"]])})
+        for content, own in zip(results, settings, strict=True)
     ]
+
+
+def searched(searches: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """By method, the settings that its searches chose; not those in which the recipe itself has several variants."""
+    tried: dict[str, set[str]] = {}
+    arguments: dict[tuple[str, float, float | None], list[Mapping[str, Any]]] = {}
+    for search in searches:
+        names = {setting(path) for point in search["points"] for path in point["values"]}
+        tried.setdefault(search["method"], set()).update(names)
+        arguments.setdefault((search["method"], search["sparsity"], search["epochs"]), []).append(search["arguments"])
+    varied = {(name, key) for (name, *_), group in arguments.items() for key in differing(group)}
+    return {name: {key for key in keys if (name, key) not in varied} for name, keys in tried.items()}
+
+
+def setting(path: str) -> str:
+    """What a search's path changes: an argument of the method, or a key of the recipe."""
+    parts = path.split(".")
+    return parts[2] if parts[0] == "method" else parts[0]
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:

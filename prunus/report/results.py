@@ -50,7 +50,8 @@ def read(directory: Path) -> Results:
         what = f"{len(directories)} unfinished" if directory.is_dir() else "no such directory"
         raise ValueError(f"a report needs a finished run under {directory}/runs, got {what}; run the study first")
     results = {path.name: result(path / "result.json") for path in finished}
-    runs = rows.run_rows(results)
+    searches = listed(directory / "search.json")
+    runs = rows.run_rows(results, searches)
     return Results(
         study=directory.resolve().name,
         recipe=(directory / "recipe.yaml").read_text(encoding="utf-8"),
@@ -61,7 +62,7 @@ def read(directory: Path) -> Results:
         layers=rows.layer_rows(runs, results),
         bins=rows.bin_rows(runs, results),
         timing=rows.timing_rows(runs, listed(directory / "timing.json")),
-        searches=listed(directory / "search.json"),
+        searches=searches,
         unfinished=rows.unfinished_rows([path for path in directories if path not in finished]),
         strays=[name for name in found if name not in names],
     )

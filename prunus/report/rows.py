@@ -36,9 +36,9 @@ def arithmetic(precision: str) -> str:
     return "bf16" if "bf16" in precision else "fp16" if "16" in precision else "fp32"
 
 
-def run_rows(results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
+def run_rows(results: Mapping[str, dict[str, Any]], searches: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """A row per finished run: by requested sparsity, dense first, then by method, length and seed."""
-    named = labels(list(results.values()))
+    named = labels(list(results.values()), searches)
     runs = pd.DataFrame([run_row(run, content) for run, content in results.items()]).assign(
         method=[str(label) for label in named],
         variant=[label.variant for label in named],

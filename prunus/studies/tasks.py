@@ -39,7 +39,7 @@ class Tasks:
 
     A trial of the study is one attempt at a task, whose number is its parameter. Its state is COMPLETE with a value,
     PRUNED where the task failed for a reason of its own, and FAIL where the attempt does not count: its worker died,
-    and the task has another trial.
+    and the task has another trial. Of several trials the last one counts.
 
     ```python
     tasks = Tasks.open("study.journal", "squares", 3)
@@ -107,16 +107,23 @@ class Tasks:
 
     def values(self) -> dict[int, float | None]:
         """The value of each task that is done, by its number; None where it failed for a reason of its own."""
-        return {_number(trial): trial.value for trial in self._trials(*DONE)}
+        return {number: trial.value for number, trial in self._latest().items() if trial.state in DONE}
 
     def left(self) -> int:
         """How many tasks are not done."""
         return self.count - len(self.values())
 
+    def redo(self, lost: Callable[[int, float | None], bool]) -> None:
+        """Let each done task wait once more where ``lost(number, value)`` says that what it left is gone."""
+        with self.place.alone():  # of two that ask at once the second finds the task waiting
+            for number, value in self.values().items():
+                if lost(number, value):
+                    self._add(number)
+
     def _claim(self, presence: ExitStack) -> FrozenTrial | None:
         with self.place.alone():
             self._mend()
-            waiting = self._trials(TrialState.WAITING)
+            waiting = self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
             if not waiting:
                 return None
             trial_id = waiting[0]._trial_id
@@ -129,16 +136,19 @@ class Tasks:
     def _mend(self) -> None:
         """Fail what the dead left running, and let each number wait that has no trial, whoever was killed when."""
         self.place.fail_dead(self.study)
-        known = {_number(trial) for trial in self._trials(TrialState.WAITING, TrialState.RUNNING, *DONE)}
+        known = {number for number, trial in self._latest().items() if trial.state != TrialState.FAIL}
         for number in sorted(set(range(self.count)) - known):
-            self.study.add_trial(
-                create_trial(
-                    state=TrialState.WAITING,
-                    params={"task": number},
-                    distributions={"task": IntDistribution(0, self.count - 1)},
-                    user_attrs=dict(self.labels(number)),
-                )
+            self._add(number)
+
+    def _add(self, number: int) -> None:
+        self.study.add_trial(
+            create_trial(
+                state=TrialState.WAITING,
+                params={"task": number},
+                distributions={"task": IntDistribution(0, self.count - 1)},
+                user_attrs=dict(self.labels(number)),
             )
+        )
 
     def _run(self, trial: FrozenTrial, do: Callable[[int], float | None]) -> None:
         try:
@@ -156,8 +166,9 @@ class Tasks:
         with suppress(UpdateFinishedTrialError):
             self.place.storage.set_trial_state_values(trial._trial_id, state, values or None)
 
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states)
+    def _latest(self) -> dict[int, FrozenTrial]:
+        """The trial of each task that counts."""
+        return {_number(trial): trial for trial in self.study.get_trials(deepcopy=False)}
 
 
 def _place(storage: str | Path, heartbeat: int) -> Place:
