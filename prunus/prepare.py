@@ -16,7 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
-from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
+from prunus.data import DATA, Data, Labelled, TrainingStream, evaluation_batches, known, load, split, training_stream
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
 from prunus.operations import Operations
@@ -55,17 +55,17 @@ class Prepared:
     model: nn.Module
     training: Training
     sparsifier: Sparsifier | None
-    stream: Stream
+    stream: TrainingStream
     precision: Precision
-    validation: Images
-    test: Images
+    validation: Labelled
+    test: Labelled
     evidence: Evidence
     watch: Watch
     operations: Operations
     epoch_steps: float
     device: torch.device
 
-    def quality(self, images: Images) -> Quality:
+    def quality(self, images: Labelled) -> Quality:
         """The quality on ``images``, under the precision of training."""
         return _quality(images, self.data, self.training.model)
 
@@ -81,7 +81,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
     data = load_data(recipe)
     train, validation = _split(recipe, data)
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
-    fresh = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
+    fresh = partial(training_stream, train, recipe.batch_size, data=data, seed=run.seed)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     builder = Builder(plugins=modules(recipe.plugins))
 
@@ -167,11 +167,11 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
         )
 
 
-def _quality(images: Images, data: Data, model: nn.Module) -> Quality:
+def _quality(images: Labelled, data: Data, model: nn.Module) -> Quality:
     return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data))
 
 
-def _accuracy(images: Images, data: Data, model: nn.Module) -> float:
+def _accuracy(images: Labelled, data: Data, model: nn.Module) -> float:
     return _quality(images, data, model).accuracy
 
 
@@ -215,7 +215,7 @@ def _operations(model: nn.Module, recipe: Recipe, data: Data) -> Operations:
     return Operations(sum(costs.values()), {name: costs.get(name, 0) for name in chosen})
 
 
-def _split(recipe: Recipe, data: Data) -> tuple[Images, Images]:
+def _split(recipe: Recipe, data: Data) -> tuple[Labelled, Labelled]:
     train, validation = split(data.train, recipe.validation, recipe.split_seed)
     if not len(train) or not len(validation):
         raise RecipeError(
@@ -258,7 +258,7 @@ def load_data(recipe: Recipe) -> Data:
     """The recipe's data set, with its augmentation: by name, from a file, or from a function of a plug-in module."""
     makers = [getattr(plugin, recipe.data, None) for plugin in modules(recipe.plugins)]
     make = next((found for found in makers if callable(found)), None)
-    if make is None and recipe.data not in DATA and not recipe.data.endswith(".npz"):
+    if make is None and not known(recipe.data):
         raise unknown("data set", recipe.data, list(DATA))
     data: Data = load(recipe.data) if make is None else make()
     return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
