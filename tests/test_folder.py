@@ -20,13 +20,16 @@ from PIL import Image
 from test_resume import kill, same, silent, small
 from tiny import prunus, tiny, written
 
+from prunus.check import describe
 from prunus.data import Data, DataError, FileEvaluation, Files, FileStream, Order, evaluation_batches, load, split
 from prunus.data import folder as folder_module
 from prunus.data.file_stream import readers_here
 from prunus.data.pictures import CHANCES, centre_crop, crop_box, crop_chances, read, resized_crop
 from prunus.prepare import prepare
 from prunus.randomness import seeded
+from prunus.recipes import read as read_recipe
 from prunus.runs import train
+from prunus.tables import Builder, RecipeError
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "retraining"
 SIZE = 14  # whose images are scaled to 16 on their short side
@@ -343,9 +346,18 @@ def test_the_name_of_a_run_is_of_the_path_and_the_size_alone(tmp_path: Path) -> 
 def test_check_and_data_check_say_what_a_folder_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path / "images")
     assert prunus("data", "check", f"{tmp_path / 'images'}@8") == 0
-    assert capsys.readouterr().out == "images: 15 + 6 images, 3 x 8 x 8, 3 classes\n"
+    assert capsys.readouterr().out == "images@8: 15 + 6 images, 3 x 8 x 8, 3 classes\n"
     assert prunus("check", written(tmp_path, **values(tmp_path / "images"))) == 0
-    assert "1 runs of 8 steps on images" in capsys.readouterr().out
+    assert "1 runs of 8 steps on images@8: " in capsys.readouterr().out
+
+
+def test_a_start_at_another_size_may_not_have_seen_what_is_validated(tmp_path: Path) -> None:
+    make(tmp_path)
+    before = tiny(**values(tmp_path, method="dense", split_seed=1, steps=1))
+    train(next(before.runs()), tmp_path / "runs", silent)
+    start = str(tmp_path / "runs" / next(before.runs()).name())
+    with pytest.raises(RecipeError, match="it was trained on images that this run would validate on"):
+        prepare(tiny(**values(tmp_path, data=f"{tmp_path}@9", start=start)))
 
 
 def bare(folder: Path) -> None:
@@ -453,12 +465,27 @@ def test_resized_crops_are_for_files(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "of digits must be 'none' or 'crop-flip', got 'resized-crop'" in capsys.readouterr().err
 
 
-def test_the_recipes_for_imagenet_fit_what_they_are_for(tmp_path: Path) -> None:
-    """But for the data, which are not there: another folder with as many epochs' worth of nothing."""
+@pytest.mark.parametrize(
+    ("data", "weights", "classes", "width", "epochs"),
+    [("cifar100", 36_518_832, 100, 640, 200), ("imagenet", 25_502_912, 1000, 2048, 90)],
+)
+def test_recipes_of_the_paper_build_but_for_their_data(
+    data: str, weights: int, classes: int, width: int, epochs: int, tmp_path: Path
+) -> None:
     make(tmp_path)
-    for name in ("schedules", "methods"):
-        recipe = read_recipe(RECIPES / f"{name}-paper-imagenet.yaml", [f"data={tmp_path}@32"])
-        assert "25556992 parameters" in describe(recipe) or True
+    schedules, methods = (
+        read_recipe(RECIPES / f"{table}-paper-{data}.yaml", [f"data={tmp_path}@32"])
+        for table in ("schedules", "methods")
+    )
+    for recipe in (schedules, methods.model_copy(update={"search": None})):
+        assert f"{weights - (classes - 3) * width} prunable weights" in describe(recipe)
+    assert isinstance(schedules.start, dict)
+    assert schedules.epochs
+    shares = [length / schedules.start["epochs"] for length in schedules.epochs]
+    assert shares == pytest.approx([0.0222, 0.0555, 0.1111], abs=1e-4)
+    assert methods.epochs == (schedules.start["epochs"],) == (epochs,)
+    rates = Builder().build("schedule", schedules.start["learning_rate"], "start.learning_rate")
+    assert rates(1 - shares[-1]) == rates(1.0)  # the longest rewinding is no more than fine-tuning, as in the paper
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from prunus.data.batches import TrainingStream, evaluation_batches, training_str
 from prunus.data.fetch import Status, check, fetch
 from prunus.data.file_stream import FileEvaluation, FileStream
 from prunus.data.files import DataError, data_root
+from prunus.data.folder import sized
 from prunus.data.from_dataset import DatasetStream
 from prunus.data.images import Data, Files, Images, Labelled
 from prunus.data.order import Order
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "normalise",
     "npz_file",
+    "sized",
     "split",
     "training_stream",
 ]

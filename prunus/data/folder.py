@@ -43,16 +43,17 @@ def read_folder(folder: Path, size: int = SIZE) -> Data:
     test = next((part for part in TEST if (folder / part).is_dir()), None)
     if test is None or not (folder / "train").is_dir():
         raise DataError(f"{folder}: {_FORM}, found {_found(folder)}; place them there or give another folder")
-    folder = folder.resolve()
-    (names, train), (tested, held_out) = (_listed(folder, part) for part in ("train", test))
-    if names != tested:
-        missing, more = sorted({*names} - {*tested}), sorted({*tested} - {*names})
+    folder = folder.absolute()
+    name = folder.name if size == SIZE else f"{folder.name}@{size}"
+    (classes, train), (tested, held_out) = (_listed(folder, part) for part in ("train", test))
+    if classes != tested:
+        missing, more = sorted({*classes} - {*tested}), sorted({*tested} - {*classes})
         raise DataError(
-            f"{folder}: expected the classes of train/ in {test}/, found {len(names)} and {len(tested)}, missing "
+            f"{folder}: expected the classes of train/ in {test}/, found {len(classes)} and {len(tested)}, missing "
             f"{_few(missing)}, too many {_few(more)}; give both the same folders"
         )
     train, held_out = (replace(images, size=size) for images in (train, held_out))
-    return Data(folder.name, train, held_out, len(names), 255.0, _MEAN, _STD, augmentation="resized-crop")
+    return Data(name, train, held_out, len(classes), 255.0, _MEAN, _STD, augmentation="resized-crop")
 
 
 def imagenet(root: Path, size: int = SIZE) -> Data:
