@@ -436,7 +436,7 @@ def nothing(folder: Path) -> None:
             "images",
             make,
             "augmentation=crop-flip",
-            r"of images must be 'none' or 'resized-crop', got 'crop-flip': crop-",
+            r"of images@8 must be 'none' or 'resized-crop', got 'crop-flip': ",
         ),
         ("images", make, "data=images@0", r"size of images must be at least 1, got 0 in 'images@0'; 224 is usual"),
         ("images", make, "data=cifar10@64", r"no data set is called 'cifar10@64'; did you mean 'cifar10'\?"),
