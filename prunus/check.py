@@ -27,7 +27,11 @@ from prunus.tables import OPTIMIZERS, TABLES, Builder
 CATALOGUE: dict[str, Mapping[str, Any]] = {
     "methods": {"dense": "No sparsity: the baseline."} | METHODS,
     "models": MODELS | {f"{package}/NAME": make for package, make in EXTERNAL.items()},
-    "data": DATA | {"FILE.npz": "Your own: train_images, train_labels, test_images, test_labels."},
+    "data": DATA
+    | {
+        "FILE.npz": "Your own: train_images, train_labels, test_images, test_labels.",
+        "FOLDER/": "Your own, in files: train/CLASS/*.jpg and val/CLASS/*.jpg; FOLDER/@64 reads them as 64 x 64.",
+    },
     "schedules": TABLES["schedule"],
     "criteria": CRITERIA,
     "allocations": ALLOCATIONS

@@ -420,7 +420,7 @@ def check_data(name: str, root: Path | None = None) -> int:
     Parameters
     ----------
     name
-        The data set, or the path of an .npz file.
+        The data set, or the path of an .npz file or of a folder of images.
     root
         The data directory; ``$PRUNUS_DATA``, else ``~/.cache/prunus`` by default.
     """

@@ -17,7 +17,18 @@ from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
 from prunus.carriers import Carrier
-from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
+from prunus.data import (
+    DATA,
+    Data,
+    Labelled,
+    TrainingStream,
+    evaluation_batches,
+    known,
+    load,
+    sized,
+    split,
+    training_stream,
+)
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
 from prunus.operations import Operations
@@ -57,17 +68,17 @@ class Prepared:
     model: nn.Module
     training: Training
     sparsifier: Sparsifier | None
-    stream: Stream
+    stream: TrainingStream
     precision: Precision
-    validation: Images
-    test: Images
+    validation: Labelled
+    test: Labelled
     evidence: Evidence
     watch: Watch
     operations: Operations
     epoch_steps: float
     device: torch.device
 
-    def quality(self, images: Images) -> Quality:
+    def quality(self, images: Labelled) -> Quality:
         """The quality on ``images``, under the precision of training."""
         return _quality(images, self.data, self.training.model)
 
@@ -90,7 +101,7 @@ def prepare(
     data = load_data(recipe)
     train, validation = _split(recipe, data)
     train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
-    fresh = partial(Stream, train, recipe.batch_size, data=data, seed=run.seed)
+    fresh = partial(training_stream, train, recipe.batch_size, data=data, seed=run.seed)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     builder = Builder(plugins=modules(recipe.plugins))
 
@@ -166,7 +177,7 @@ def prepare(
 
 def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
     """Raises RecipeError where the start was trained on images that this run would validate on."""
-    if before is None or before.data != recipe.data:
+    if before is None or sized(before.data)[0] != sized(recipe.data)[0]:
         return
     ours, theirs = ((one.validation, one.split_seed, one.images) for one in (recipe, before))
     if ours != theirs:
@@ -176,11 +187,11 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
         )
 
 
-def _quality(images: Images, data: Data, model: nn.Module) -> Quality:
+def _quality(images: Labelled, data: Data, model: nn.Module) -> Quality:
     return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data))
 
 
-def _accuracy(images: Images, data: Data, model: nn.Module) -> float:
+def _accuracy(images: Labelled, data: Data, model: nn.Module) -> float:
     return _quality(images, data, model).accuracy
 
 
@@ -224,7 +235,7 @@ def _operations(model: nn.Module, recipe: Recipe, data: Data) -> Operations:
     return Operations(sum(costs.values()), {name: costs.get(name, 0) for name in chosen})
 
 
-def _split(recipe: Recipe, data: Data) -> tuple[Images, Images]:
+def _split(recipe: Recipe, data: Data) -> tuple[Labelled, Labelled]:
     train, validation = split(data.train, recipe.validation, recipe.split_seed)
     if not len(train) or not len(validation):
         raise RecipeError(
@@ -267,7 +278,7 @@ def load_data(recipe: Recipe) -> Data:
     """The recipe's data set, with its augmentation: by name, from a file, or from a function of a plug-in module."""
     makers = [getattr(plugin, recipe.data, None) for plugin in modules(recipe.plugins)]
     make = next((found for found in makers if callable(found)), None)
-    if make is None and recipe.data not in DATA and not recipe.data.endswith(".npz"):
+    if make is None and not known(recipe.data):
         raise unknown("data set", recipe.data, list(DATA))
     data: Data = load(recipe.data) if make is None else make()
     if recipe.images is not None:
@@ -275,7 +286,7 @@ def load_data(recipe: Recipe) -> Data:
     return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
 
 
-def _some(images: Images, count: int, seed: int) -> Images:
+def _some(images: Labelled, count: int, seed: int) -> Labelled:
     if count > len(images):
         raise RecipeError(f"images must be at most the {len(images)} training images that there are, got {count}")
     chosen = torch.randperm(len(images), generator=seeded(seed, "images"))[:count]

@@ -61,7 +61,7 @@ class Recipe(BaseModel):
     images: int | None = Field(default=None, ge=2)
     validation: float = Field(default=0.1, gt=0.0, lt=1.0)
     split_seed: int = 0
-    augmentation: Literal["none", "crop-flip"] | None = None
+    augmentation: Literal["none", "crop-flip", "resized-crop"] | None = None
     evaluations: int = Field(default=20, ge=1)
     signal_batches: int = Field(default=10, ge=1)
     recalibrate: int = Field(default=0, ge=0)

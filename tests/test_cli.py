@@ -81,7 +81,7 @@ BAD = [
     Bad("learning_rate={cosine: {initial: much}}", r"learning_rate\.cosine\.initial: .*valid number.*, got 'much'"),
     Bad("learning_rate=-1", r"Invalid learning rate: -1\.0"),
     Bad("precision=fp32", r"precision: .*'32-true', .* or '16-mixed', got 'fp32'"),
-    Bad("augmentation=flip", r"augmentation: .*'none' or 'crop-flip', got 'flip'"),
+    Bad("augmentation=flip", r"augmentation: .*'none', 'crop-flip' or 'resized-crop', got 'flip'"),
     Bad("method={gmp: 3}", r"method\.gmp must hold arguments by name, got 3"),
     Bad("method=[gmp, gmp]", r"method must hold each name once, got gmp, gmp"),
     Bad("method={granet: {initial: 0.95}}", r"method\.granet: initial must be at most the final sparsity 0\.9, got"),
@@ -268,7 +268,7 @@ def test_check_counts_the_steps_that_a_run_takes(length: dict[str, Any], tmp_pat
     [
         ("methods", ["dense", *METHODS]),
         ("models", [*MODELS, "timm/NAME", "torchvision/NAME", "transformers/NAME"]),
-        ("data", [*DATA, "FILE.npz"]),
+        ("data", [*DATA, "FILE.npz", "FOLDER/"]),
         ("schedules", list(TABLES["schedule"])),
         ("criteria", list(CRITERIA)),
         ("allocations", list(TABLES["allocation"])),

@@ -284,7 +284,7 @@ def test_unknown_names_are_refused():
 
 
 def test_every_set_is_described_in_a_line():
-    assert set(DATA) == {"digits", *PUBLISHED}
+    assert set(DATA) == {"digits", *PUBLISHED, "imagenet"}
     for source in DATA.values():
         assert source.__doc__.splitlines()[0].rstrip()[-1] in ".)"
 

@@ -1,13 +1,16 @@
 """Data sets, and the batches that training and evaluation draw from them."""
 
+from prunus.data.batches import TrainingStream, evaluation_batches, training_stream
 from prunus.data.fetch import Status, check, fetch
+from prunus.data.file_stream import FileEvaluation, FileStream
 from prunus.data.files import DataError, data_root
+from prunus.data.folder import sized
 from prunus.data.from_dataset import DatasetStream
-from prunus.data.images import Data, Images
+from prunus.data.images import Data, Files, Images, Labelled
 from prunus.data.order import Order
-from prunus.data.sources import DATA, load, npz_file
+from prunus.data.sources import DATA, known, load, npz_file
 from prunus.data.split import split
-from prunus.data.stream import Stream, evaluation_batches
+from prunus.data.stream import Stream
 from prunus.data.transforms import crop_flip, crop_flip_draws, normalise
 
 __all__ = [
@@ -15,18 +18,26 @@ __all__ = [
     "Data",
     "DataError",
     "DatasetStream",
+    "FileEvaluation",
+    "FileStream",
+    "Files",
     "Images",
+    "Labelled",
     "Order",
     "Status",
     "Stream",
+    "TrainingStream",
     "check",
     "crop_flip",
     "crop_flip_draws",
     "data_root",
     "evaluation_batches",
     "fetch",
+    "known",
     "load",
     "normalise",
     "npz_file",
+    "sized",
     "split",
+    "training_stream",
 ]

@@ -9,6 +9,7 @@ import torch
 from prunus.data.cifar import read_binary, read_pickle
 from prunus.data.fetch import fetch
 from prunus.data.files import data_root
+from prunus.data.folder import imagenet, read_folder, sized
 from prunus.data.idx import read_idx
 from prunus.data.images import Data, Images
 from prunus.data.manifest import PUBLISHED
@@ -65,30 +66,55 @@ DATA: dict[str, Callable[[Path], Data]] = {
     "fashion-mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "imagenet": imagenet,
 }
 
 
 def load(name: str, root: Path | None = None, *, download: bool = False) -> Data:
-    """The data set ``name``: a key of ``DATA``, or the path of an ``.npz`` file (see ``read_npz``).
+    """The data set ``name``: a key of ``DATA``, or the path of an ``.npz`` file or of a folder of images.
 
-    ``root`` defaults to ``$PRUNUS_DATA``, else ``~/.cache/prunus``; a relative ``.npz`` path that is not found from
-    here is sought there. Raises ``DataError`` when files are missing or broken; ``download`` fetches those first.
+    See ``read_npz`` and ``read_folder``. The name of a folder, and ``imagenet``, may end in ``@SIZE``, the side of the
+    images. ``root`` defaults to ``$PRUNUS_DATA``, else ``~/.cache/prunus``; a relative path that is not found from here
+    is sought there. Raises ``DataError`` when files are missing or broken; ``download`` fetches those first.
 
     >>> load("digits").input_shape
     (1, 8, 8)
     """
     if name.endswith(".npz"):
         return read_npz(npz_file(name, root))
+    if not known(name, root):
+        raise ValueError(
+            f"data must be one of {list(DATA)} or the path of an .npz file or of a folder of images, got {name!r}"
+        )
+    before, size = sized(name)
     root = data_root(root)
+    if before == "imagenet":
+        return imagenet(root, size)
     if name not in DATA:
-        raise ValueError(f"data must be one of {list(DATA)} or the path of an .npz file, got {name!r}")
+        return read_folder(_sought(before, root), size)
     if download and name in PUBLISHED:
         fetch(name, root)
     return DATA[name](root)
 
 
+def known(name: str, root: Path | None = None) -> bool:
+    """Whether ``name`` names a data set, or a path: ends in ``.npz``, has a slash or is a folder that exists."""
+    before, _ = sized(name)
+    return (
+        name in DATA
+        or before == "imagenet"
+        or name.endswith(".npz")
+        or "/" in before
+        or (before not in DATA and _sought(before, root).is_dir())
+    )
+
+
 def npz_file(name: str, root: Path | None = None) -> Path:
     """Where an ``.npz`` file is sought: from here, else below ``root``."""
+    return _sought(name, root)
+
+
+def _sought(name: str, root: Path | None) -> Path:
     return Path(name) if Path(name).exists() else data_root(root) / name
 
 

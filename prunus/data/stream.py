@@ -92,8 +92,3 @@ class EvaluationBatches:
         for start in range(0, len(self.images), self.batch_size):
             part = slice(start, start + self.batch_size)
             yield normalise(self.images.images[part], *statistics), self.images.labels[part]
-
-
-def evaluation_batches(images: Images, batch_size: int, data: Data) -> EvaluationBatches:
-    """The (inputs, labels) of ``images`` on their device, normalised as ``data`` says and not augmented."""
-    return EvaluationBatches(images, batch_size, data)
