@@ -236,6 +236,57 @@ def compare(
 
 
 @app.command
+def learn(
+    recipe: Path,
+    *overrides: str,
+    out: Path | None = None,
+    workers: Positive | None = None,
+    checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
+    plugin: Plugins = (),
+) -> int:
+    """Let agents learn schedules of sparsity, then compare them with handmade ones, and report; or go on with it.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file with rp-rr or mp-rr among its methods and the key ``learn``.
+    overrides
+        Changes such as ``learn.trainings=20`` or ``learn.agents=[ppo,random]``.
+    out
+        The study's directory; ``runs/`` and the recipe's name by default. What was learned there is not learned again.
+    workers
+        Processes that train at once, sharing the cores. By default one a core on a CPU (at most 8), one on a GPU.
+    checkpoint_every
+        Seconds between the checkpoints of a run, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from rich.console import Console
+
+    from prunus.check import describe
+    from prunus.compare import default_workers
+    from prunus.learn import learn as learn_schedules
+    from prunus.recipes import read
+
+    chosen = read(recipe, overrides, plugin)
+    describe(chosen)
+    console = Console()
+    report, failed = learn_schedules(
+        chosen,
+        out or Path("runs") / recipe.stem,
+        console,
+        workers or default_workers(chosen),
+        checkpoint_every=checkpoint_every,
+        log=log,
+    )
+    console.print(f"\nReport: {report}" if report else "\nNo report: every run failed", soft_wrap=True)
+    return 1 if failed else 0
+
+
+@app.command
 def report(directory: Path, *others: Path, out: Path | None = None) -> int:
     """Write the report on a study again and print its table, or set several studies side by side in one report.
 

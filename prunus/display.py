@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -30,7 +31,7 @@ class Display:
         self.active: dict[str, TaskID] = {}
         self.done = 0
 
-    def __enter__(self) -> "Display":
+    def __enter__(self) -> Self:
         self.bars.start()
         return self
 
@@ -69,10 +70,14 @@ class Display:
 def label(recipe: Recipe) -> str:
     """A run in words."""
     run = single(recipe)
-    arguments = ", ".join(f"{name}={value}" for name, value in run.arguments.items())
+    arguments = ", ".join(f"{name}={_short(value)}" for name, value in run.arguments.items())
     method = f"{run.method}({arguments})" if arguments else run.method
     length = f"{recipe.epochs[0]:g} epochs" if recipe.epochs else f"{recipe.steps} steps"
     return f"{method:<10} sparsity {run.sparsity:<5g} seed {run.seed}, {length}"
+
+
+def _short(value: object) -> object:
+    return Path(value).stem if isinstance(value, str) and value.endswith((".json", ".csv")) else value
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
 from torch import Tensor, nn
 
+from prunus.carriers import Carrier
 from prunus.data import DATA, Data, Images, Stream, evaluation_batches, load, split
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
@@ -71,11 +72,18 @@ class Prepared:
         return _quality(images, self.data, self.training.model)
 
 
-def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    *,
+    start: Path | None = None,
+    watched: bool = False,
+    adapt: Callable[[Carrier], Carrier] = lambda method: method,
+) -> Prepared:
     """Data, model, method and loop of a run, on its device, ready for the first step.
 
     ``start`` is the file of the dense run that the recipe's start describes; without it the weights are those of
-    initialisation. ``watched`` prunings are measured on the validation images, which takes time.
+    initialisation. ``watched`` prunings are measured on the validation images, which takes time. ``adapt`` changes the
+    method before it is attached.
     """
     run = single(recipe)
     fabric = _fabric(recipe)
@@ -117,7 +125,7 @@ def prepare(recipe: Recipe, *, start: Path | None = None, watched: bool = False)
         sparsifier = sparsify(
             model,
             optimizer,
-            method,
+            adapt(method),
             steps,
             include=recipe.include,
             exclude=recipe.exclude,

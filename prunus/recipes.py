@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prunus.data import npz_file
 from prunus.methods import METHODS
 from prunus.named_plans import FILES as SCHEDULE_FILES
-from prunus.settings import Search
+from prunus.settings import Learn, Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
 from prunus.yaml_text import parsed
@@ -68,6 +68,7 @@ class Recipe(BaseModel):
     start: str | dict[str, Any] | None = None
     plugins: tuple[str, ...] = ()
     search: Search | None = None
+    learn: Learn | None = None
 
     @field_validator("method", mode="before")
     @classmethod
@@ -136,6 +137,15 @@ class Recipe(BaseModel):
                 raise RecipeError(f"search: {unknown('method', name, [*self.method, *METHODS])}")
         return self
 
+    @model_validator(mode="after")
+    def _unseen(self) -> "Recipe":
+        if self.learn is not None and (seen := self.learn.seeds() & set(self.seed)):
+            raise ValueError(
+                f"learn: agents see networks of seed {min(seen)}, which is one of the recipe's; its seeds are for "
+                "networks that no agent has seen, such as seed: [2000, 2001, 2002]"
+            )
+        return self
+
     @field_validator("sparsity", "seed", "epochs")
     @classmethod
     def _each_once(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -155,6 +165,7 @@ class Recipe(BaseModel):
                         "seed": (seed,),
                         "epochs": length,
                         "search": None,
+                        "learn": None,
                     }
                     yield self.model_copy(update=one)
 
@@ -179,6 +190,7 @@ class Recipe(BaseModel):
             "recalibrate": 0,
             "start": None,
             "search": None,
+            "learn": None,
         }
         told = {key: value for key, value in self.start.items() if key in OF_START}
         return parse(self.resolved() | dense | told)

@@ -52,7 +52,7 @@ class Network:
                 "give --peak, the highest rate of its training"
             )
         length = _length(trained, file, epochs)
-        beginning = {"start": self._start(plugins, length), "search": None, "steps": None}
+        beginning = {"start": self._start(plugins, length), "search": None, "learn": None, "steps": None}
         chosen = read(known, overrides, plugins, changes=beginning | dict(changes))
         single(chosen)
         (chosen,) = chosen.runs()

@@ -12,6 +12,8 @@ def variants(arguments: Mapping[str, Any], sparsity: float) -> Iterator[dict[str
 
     >>> list(variants({"schedule": {"each": ["ft", "llr"]}, "initial": {"by_sparsity": {0.9: -2.2}}}, 0.9))
     [{'schedule': 'ft', 'initial': -2.2}, {'schedule': 'llr', 'initial': -2.2}]
+    >>> list(variants({"schedule": {"by_sparsity": {0.9: {"each": ["linear", "cubic"]}}}}, 0.9))
+    [{'schedule': 'linear'}, {'schedule': 'cubic'}]
     """
     choices = [_choices(name, value, sparsity) for name, value in arguments.items()]
     for chosen in product(*choices):
@@ -23,7 +25,7 @@ def _choices(name: str, value: Any, sparsity: float) -> list[Any]:
         return [value]
     ((key, held),) = value.items()
     if key == "by_sparsity":
-        return [_at(name, held, sparsity)]
+        return _choices(name, _at(name, held, sparsity), sparsity)
     if key != "each":
         return [value]
     if not isinstance(held, list | tuple) or not held:

@@ -9,6 +9,7 @@ import pytest
 from tiny import prunus, read_lines, tiny, written
 
 from prunus import compare as compare_module
+from prunus import study as study_module
 from prunus import timing
 from prunus.compare import default_workers
 from prunus.recipes import Recipe, read
@@ -53,7 +54,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.extend(recipe.method)
         return train(recipe, directory, tell, **options)
 
-    monkeypatch.setattr(compare_module, "train", recorded)
+    monkeypatch.setattr(study_module, "train", recorded)
     return names
 
 
@@ -120,7 +121,7 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     path, study = written(tmp_path, **STUDY), tmp_path / "study"
-    recorded = compare_module.train
+    recorded = study_module.train
 
     def interrupted(
         recipe: Recipe, directory: Path, tell: Callable[[Progress], None], **options: Any
@@ -129,7 +130,7 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
             raise KeyboardInterrupt
         return recorded(recipe, directory, tell, **options)
 
-    monkeypatch.setattr(compare_module, "train", interrupted)
+    monkeypatch.setattr(study_module, "train", interrupted)
     assert prunus("compare", path, "--out", study, "--workers", 1) == 130
     captured = capsys.readouterr()
     (line,) = captured.err.splitlines()
@@ -138,7 +139,7 @@ def test_an_interrupted_study_keeps_finished_runs_and_goes_on_from_them(
     assert len(finished) == 2
     assert measured == []
 
-    monkeypatch.setattr(compare_module, "train", recorded)
+    monkeypatch.setattr(study_module, "train", recorded)
     assert prunus("compare", path, "--out", study, "--workers", 1) == 0
     together = results(study)
     assert len(together) == 5

@@ -23,7 +23,9 @@ LAYERS = (
     {"updates", "state_file", "named_plans"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations", "recovery"},
+    {"streams", "anytime", "distributed", "learned", "scaling"}
+    | {"studies", "cluster"}
+    | {"integrations", "recovery", "proposals"},
     {"tables"},
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
@@ -33,8 +35,10 @@ LAYERS = (
     {"runs"},
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},
-    {"compare", "advice"},
-    {"retrain_command"},
+    {"study"},
+    {"compare", "advice", "lessons"},
+    {"retrain_command", "pupils"},
+    {"learn"},
     {"cli"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
@@ -45,6 +49,7 @@ ASIDE = {
     "ranking": {"candidates"},
     "allocation": {"budgets"},
     "plans": {"budgets"},
+    "proposals": {"studies"},
     "learned_schedule": {"budgets", "schedule_file"},
     "packing": {"tensor_file"},
 }

@@ -72,7 +72,7 @@ class Tasks:
         count, and ConnectionError where the database does not answer.
         """
         place = _place(storage, heartbeat)
-        with place.alone(), _quiet():
+        with place.alone(), quiet():
             study = optuna.create_study(
                 storage=place.storage, study_name=name, direction=direction, load_if_exists=True
             )
@@ -174,7 +174,7 @@ def _number(trial: FrozenTrial) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Optuna prints a line for each study it opens."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(max(verbosity, optuna.logging.WARNING))

@@ -1,0 +1,206 @@
+"""Pupils: policies of PPO that learn a schedule by deciding, training after training, how sparse each layer is."""
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+
+from prunus.budgets import Shapes
+from prunus.carriers import Carrier, Masked
+from prunus.learned.actions import Actions
+from prunus.learned.agent import learn
+from prunus.learned.environment import SparsityEnv
+from prunus.learned.episode import Episode, Measured, decided
+from prunus.learned.log import Log, exported
+from prunus.learned.observations import ByLayer, Observe, Paper, Plus
+from prunus.learned.rewards import REWARDS, Budget, Reward
+from prunus.learned.rollouts import closed_loop
+from prunus.learned.settings import Settings, paper, plus
+from prunus.learned.shared_policy import SharedPolicy
+from prunus.learned.vector import Episodes
+from prunus.learned_schedule import LearnedSchedule
+from prunus.lessons import Lesson
+from prunus.prepare import Prepared, prepare
+from prunus.recipes import Recipe
+from prunus.settings import SELECTION
+from prunus.storage import write_atomically
+
+ENVIRONMENTS = 2  # that learn together, whatever the number of processes, so that this changes nothing
+Hear = Callable[[int, float | None], None]  # the number of an episode, and its accuracy; None where it diverged
+
+
+@dataclass
+class Classroom:
+    """Makes the episodes of a recipe, for a seed; ``leaky`` ones measure the test set instead of the validation set."""
+
+    recipe: Recipe
+    update_every: int
+    leaky: bool = False
+    prepared: Prepared | None = field(default=None, init=False)
+
+    def __call__(self, seed: int) -> Episode:
+        recipe = self.recipe
+        self.prepared = prepared = prepare(recipe.model_copy(update={"seed": (seed,)}), adapt=_decided)
+        assert prepared.sparsifier is not None
+        images = prepared.test if self.leaky else prepared.validation
+
+        def measure() -> Measured:
+            quality = prepared.quality(images)
+            return Measured(quality.nll, quality.accuracy)
+
+        return Episode(
+            prepared.training,
+            prepared.sparsifier,
+            measure,
+            prepared.operations,
+            update_every=self.update_every,
+            examples=recipe.batch_size * recipe.accumulate,
+            classes=prepared.data.classes,
+        )
+
+    def test_accuracy(self) -> float:
+        """Of the network of the latest episode."""
+        assert self.prepared is not None
+        return self.prepared.quality(self.prepared.test).accuracy
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """How an agent learns: its settings, what it sees and is paid for, its policy, and how many learn together."""
+
+    settings: Settings
+    observe: Observe
+    reward: str
+    policy: type[BasePolicy] = ActorCriticPolicy
+    environments: int = ENVIRONMENTS
+
+
+def practise(
+    lesson: Lesson, shapes: Shapes, update_every: int, seeds: Sequence[int], workers: int, hear: Hear
+) -> dict[str, Any]:
+    """Learn by PPO; what is left and its record.
+
+    All but the last ``finalists`` trainings are for the policy to learn in; those then follow its mean actions on the
+    networks of selection, and the mean of their densities is the schedule. On the networks of ``seeds`` the policy
+    decides once more by itself, in processes of which there are at most ``workers`` while it learns.
+    """
+    room = Classroom(lesson.cell, update_every)
+    environment = _environment(lesson, room)
+    plan = _curriculum(lesson, environment)
+    environment = _environment(lesson, room, plan)
+    make = partial(_environment, lesson, Classroom(lesson.cell, update_every), plan)
+    processes = 0 if workers == 1 else min(workers, plan.environments)
+    with closing(Episodes([make] * plan.environments, workers=processes)) as episodes:
+        learned = learn(
+            episodes,
+            lesson.learn.trainings - lesson.learn.finalists,
+            plan.settings,
+            decisions=environment.steps,
+            folder=lesson.folder / f"{lesson.agent}-{lesson.key()}",
+            policy=plan.policy,
+            hear=lambda record: hear(record["episode"], _accuracy(record)),
+        )
+    finals = [closed_loop(learned.policy, environment, SELECTION + at) for at in range(lesson.learn.finalists)]
+    for at, log in enumerate(finals):
+        hear(lesson.learn.trainings - lesson.learn.finalists + at, _accuracy(log.record()))
+    records = [*learned.episodes, *(log.record() for log in finals)]
+    record = {
+        "reward": plan.reward,
+        "episodes": [_episode(one, environment) for one in learned.episodes],
+        "chosen": [{"seed": log.seed, "accuracy": _accuracy(log.record())} for log in finals],
+        "closed_loop": [_evaluated(lesson, learned.policy, plan, update_every, seed) for seed in seeds],
+        **_cost(records),
+    }
+    return lesson.leave(_schedule(lesson, shapes, update_every, finals), record)
+
+
+def _decided(method: Carrier) -> Carrier:
+    assert isinstance(method, Masked)
+    return decided(method)
+
+
+def _curriculum(lesson: Lesson, environment: SparsityEnv) -> Curriculum:
+    told = lesson.learn
+    if lesson.agent == "ppo-paper":
+        return Curriculum(paper(), Paper(), "acc", environments=1)
+    decisions = environment.updates // told.decision_every
+    settings = plus(decisions, told.trainings, reward=told.reward, shared=lesson.agent == "ppo-shared")
+    if lesson.agent == "ppo-shared":
+        return Curriculum(settings, ByLayer(len(environment.network.names)), told.reward, SharedPolicy)
+    return Curriculum(settings, Plus(), told.reward)
+
+
+def _environment(lesson: Lesson, room: Classroom, plan: Curriculum | None = None) -> SparsityEnv:
+    low, high = lesson.densities
+    if plan is None:
+        return SparsityEnv(room, low=low, high=high)
+    reward: Reward = Budget(target=high) if plan.reward == "budget" else REWARDS[plan.reward]()
+    actions, hold = Actions(smooth=lesson.learn.smooth), lesson.learn.decision_every
+    return SparsityEnv(room, low=low, high=high, actions=actions, observe=plan.observe, reward=reward, hold=hold)
+
+
+def _evaluated(lesson: Lesson, policy: BasePolicy, plan: Curriculum, update_every: int, seed: int) -> dict[str, Any]:
+    """The policy on the network of a seed that it has not seen; taken from its file where that was done before."""
+    path = lesson.folder / f"{lesson.agent}-{lesson.key()}" / f"closed-loop-{seed}.json"
+    if path.is_file():
+        found: dict[str, Any] = json.loads(path.read_text())
+        return found
+    room = Classroom(lesson.cell, update_every, lesson.learn.leaky)
+    environment = _environment(lesson, room, plan)
+    record = closed_loop(policy, environment, seed).record()
+    assert room.prepared is not None
+    evaluated = {
+        "seed": seed,
+        "validation": room.prepared.quality(room.prepared.validation).accuracy,
+        "test": room.test_accuracy(),
+        "sparsity": _sparsity(record, environment),
+    }
+    write_atomically(path, json.dumps(evaluated))
+    return evaluated
+
+
+def _schedule(lesson: Lesson, shapes: Shapes, update_every: int, logs: Sequence[Log]) -> LearnedSchedule:
+    return LearnedSchedule.of(
+        exported([log for log in logs if not log.diverged]).tolist(),
+        shapes,
+        bounds=dict.fromkeys(shapes, lesson.densities),
+        method=lesson.method,
+        delta_t=update_every,
+        provenance={
+            "agent": lesson.agent,
+            "model": lesson.cell.resolved()["model"],
+            "data": lesson.cell.data,
+            "seeds": [log.seed for log in logs],
+            "search_cost": lesson.learn.trainings,
+            "leaky": lesson.learn.leaky,
+        },
+    )
+
+
+def _accuracy(record: dict[str, Any]) -> float | None:
+    return None if record["diverged"] else float(record["accuracy"])
+
+
+def _sparsity(record: dict[str, Any], environment: SparsityEnv) -> float:
+    sizes = environment.network.sizes
+    return 1.0 - float(sizes @ record["densities"][-1] / sizes.sum())
+
+
+def _episode(record: dict[str, Any], environment: SparsityEnv) -> dict[str, Any]:
+    return {
+        "seed": record["seed"],
+        "accuracy": _accuracy(record),
+        "sparsity": None if record["diverged"] else _sparsity(record, environment),
+    }
+
+
+def _cost(records: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "training_macs": sum(one["sparse_flops"] for one in records) // 2,
+        "training_macs_dense": sum(one["dense_flops"] for one in records) // 2,
+        "seconds": sum(one["seconds"] for one in records),
+    }

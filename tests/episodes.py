@@ -1,0 +1,106 @@
+"""The smallest episodes: a perceptron on made-up points, and an environment that is only arithmetic."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from prunus.carriers import Masked
+from prunus.evaluation import evaluate
+from prunus.learned.environment import SparsityEnv
+from prunus.learned.episode import Episode, Measured, counter, decided
+from prunus.masks import prunable
+from prunus.methods import METHODS
+from prunus.randomness import seeded
+from prunus.sparsifier import Sparsifier, sparsify
+from prunus.training import Training
+
+FEATURES, CLASSES, BATCH = 6, 3, 16
+
+
+def points(*purpose: str | int) -> tuple[Tensor, Tensor]:
+    """A batch whose classes can be learned."""
+    inputs = torch.randn(BATCH, FEATURES, generator=seeded(0, *purpose))
+    return inputs, inputs[:, :CLASSES].argmax(1)
+
+
+HELD_OUT = [points("held out", number) for number in range(4)]
+
+
+@dataclass
+class Points:
+    """Endless batches, those of a seed."""
+
+    seed: int
+    drawn: int = 0
+
+    def __iter__(self) -> "Points":
+        return self
+
+    def __next__(self) -> tuple[Tensor, Tensor]:
+        self.drawn += 1
+        return points(self.seed, self.drawn)
+
+
+def trained(
+    seed: int, method: Masked, *, steps: int = 12, widths: tuple[int, ...] = (8, 5), rate: float = 0.05
+) -> tuple[Training, Sparsifier]:
+    """A network with dropout, its training and the method at work in it."""
+    layers: list[nn.Module] = []
+    for width, following in zip((FEATURES, *widths), widths, strict=False):
+        layers += [nn.Linear(width, following), nn.ReLU(), nn.Dropout(0.1)]
+    model = nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
+    optimizer = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9)
+    sparsifier = sparsify(model, optimizer, method, steps, seed=seed)
+    return Training(model, optimizer, Points(seed), nn.functional.cross_entropy, steps), sparsifier
+
+
+def make(
+    seed: int,
+    *,
+    method: str = "mp-rr",
+    steps: int = 12,
+    widths: tuple[int, ...] = (8, 5),
+    rate: float = 0.05,
+    update_every: int = 3,
+) -> Episode:
+    """An episode of four decisions."""
+    chosen = METHODS[method](0.5)
+    assert isinstance(chosen, Masked)
+    training, sparsifier = trained(seed, decided(chosen), steps=steps, widths=widths, rate=rate)
+    operations = counter(training.model, prunable(training.model), torch.zeros(1, FEATURES))
+
+    def measure() -> Measured:
+        quality = evaluate(training.model, HELD_OUT)
+        return Measured(quality.nll, quality.accuracy)
+
+    return Episode(training, sparsifier, measure, operations, update_every, BATCH, CLASSES)
+
+
+def environment(**changes: Any) -> SparsityEnv:
+    """Its environment; what `make` takes goes there."""
+    built = {key: changes.pop(key) for key in ("method", "steps", "widths", "rate", "update_every") if key in changes}
+    return SparsityEnv(partial(make, **built), **changes)
+
+
+@dataclass
+class Arithmetic(gymnasium.Env[Any, Any]):
+    """Two numbers that follow the actions; an episode has as many decisions as ``length`` says."""
+
+    length: int = 5
+    action_space: Any = field(default_factory=lambda: gymnasium.spaces.Box(-1, 1, (2,), np.float32))
+    observation_space: Any = field(default_factory=lambda: gymnasium.spaces.Box(-10, 10, (2,), np.float32))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        self.network = (options or {"network": 0})["network"]
+        self.taken, self.place = 0, np.full(2, 0.1 * (self.network % 5), np.float32)
+        return self.place.copy(), {"seed": self.network}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.taken += 1
+        self.place = np.float32(0.5) * self.place + np.float32(0.5) * action
+        return self.place.copy(), float(1 - np.square(self.place).sum()), self.taken == self.length, False, {}
