@@ -18,7 +18,7 @@ from prunus.masks import prunable
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
-from prunus.prepare import build_model, has_cycles, load_data, prepare, rates_before, steps_of
+from prunus.prepare import build_model, load_data, prepare, rates_before, steps_of, takes
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes
@@ -102,8 +102,9 @@ def _rehearse_one(run: Recipe) -> None:
     short = run.model_copy(update={"steps": STEPS, "epochs": None})
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
     with unsaid, suppress(*DIVERGED):  # which end one run, not a study
-        # cycles need their whole length; what others do late, they do in a short training too
-        prepared = prepare((run if has_cycles(run) else short).model_copy(update={"compile": False}))
+        # cycles and decisions need their whole length; what others do late, they do in a short training too
+        whole = takes(run, "cycles") or takes(run, "schedule")
+        prepared = prepare((run if whole else short).model_copy(update={"compile": False}))
         for step in prepared.training:
             if step.number == STEPS:
                 break

@@ -220,10 +220,15 @@ def rates_before(recipe: Recipe, data: Data, builder: Builder) -> History | Sche
 
 def has_cycles(run: Recipe) -> bool:
     """Whether the run's method prunes once a cycle and sets its own learning rates."""
+    return takes(run, "cycles")
+
+
+def takes(run: Recipe, argument: str) -> bool:
+    """Whether the run's method has an argument of that name."""
     chosen = single(run)
     return (
         chosen.method != "dense"
-        and "cycles" in signature(Builder(plugins=modules(run.plugins)).entry("method", chosen.method)).parameters
+        and argument in signature(Builder(plugins=modules(run.plugins)).entry("method", chosen.method)).parameters
     )
 
 

@@ -38,6 +38,8 @@ def test_window_edges() -> None:
 def test_the_first_moment_may_be_left_out() -> None:
     assert updates(Every(30, until=0.75, at_start=False), 100) == {30: [0.4], 60: [0.8], 75: [1.0]}
     assert updates(Every(30, start=0.5, at_start=False), 100) == {80: [0.6], 100: [1.0]}
+    assert updates(Every(30, at_start=False, at_end=False), 100) == {30: [0.3], 60: [0.6], 90: [0.9]}
+    assert updates(Every(50, until=0.5, at_end=False), 100) == {0: [0.0]}
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])

@@ -15,6 +15,7 @@ from prunus.schedules import (
     SCHEDULES,
     Constant,
     Cosine,
+    Decay,
     Exponential,
     Geometric,
     Piecewise,
@@ -24,6 +25,8 @@ from prunus.schedules import (
     WarmUp,
     Within,
     cubic,
+    decay,
+    handmade,
     linear,
     quadratic,
 )
@@ -65,6 +68,23 @@ def test_golden_densities() -> None:
     for case in GOLDEN["density_schedules"]:
         schedule = family(case["kind"], case["init"], case["target"])
         assert schedule(case["step"] / case["total"]) == pytest.approx(case["density"], rel=1e-12), case
+
+
+def test_golden_densities_are_those_of_the_handmade_families() -> None:
+    cases = [case for case in GOLDEN["density_schedules"] if case["init"] == case["target"] / 2]
+    assert {case["kind"] for case in cases} == {"linear", "quadratic", "cubic", "cosine", "constant"}
+    for case in cases:
+        schedule = handmade(case["kind"], 1 - case["target"])
+        assert 1 - schedule(case["step"] / case["total"]) == pytest.approx(case["density"], rel=1e-12), case
+
+
+@pytest.mark.parametrize("shape", ["constant", "linear", "cosine", "exponential"])
+def test_golden_drop_fractions_are_those_of_the_decays(shape: Decay) -> None:
+    cases = [case for case in GOLDEN["drop_fraction_schedules"] if case["kind"].replace("_3", "") == shape]
+    assert cases
+    for case in cases:
+        fraction = decay(shape, case["alpha"])(case["t"] / case["T_end"])
+        assert fraction == pytest.approx(case["fraction"], rel=1e-12, abs=1e-17), case
 
 
 def test_golden_zhu_and_gupta() -> None:

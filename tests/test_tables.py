@@ -14,11 +14,12 @@ from prunus.allocation import Allocation, Pattern, erk, per_layer
 from prunus.carriers import Masked
 from prunus.criteria import CRITERIA, magnitude
 from prunus.masks import Masks, Tensors
-from prunus.methods import METHODS, gmp, mp_rr, one_shot, snip
+from prunus.methods import METHODS, gmp, mp_rr, one_shot, rp_rr, snip
+from prunus.plans import ByLayer, Even
 from prunus.plugins import modules
 from prunus.retraining import Restart
 from prunus.runs import train
-from prunus.schedules import Constant, Cosine, Piecewise, Schedule, WarmUp, linear
+from prunus.schedules import Constant, Cosine, Piecewise, Schedule, WarmUp, cubic, linear
 from prunus.signals import Gradient, LossGradient
 from prunus.tables import TABLES, Builder, RecipeError, canonical, only
 
@@ -61,6 +62,11 @@ def test_a_spec_is_a_call(kind: str, spec: Any, expected: object) -> None:
         ({"gmp": None}, gmp(0.9)),
         ({"GMP": {"update_every": 50, "allocation": "erk"}}, gmp(0.9, update_every=50, allocation=erk)),
         ({"mp_rr": {"schedule": {"linear": {"final": 0.9}}}}, mp_rr(0.9, schedule=linear(0.9))),
+        ({"mp_rr": {"schedule": "cubic"}}, mp_rr(0.9, schedule=cubic(0.9, 1 - (1 - 0.9) / 2))),
+        (
+            {"rp-rr": {"schedule": {"by-layer": {"conv*": 0.5, "fc": "linear", "*": {"linear": {"final": 0.8}}}}}},
+            rp_rr(0.9, schedule={"conv*": Constant(0.5), "fc": "linear", "*": linear(0.8)}),
+        ),
         ({"one-shot": {"at": 0, "criterion": "random"}}, one_shot(0.9, at=0.0, criterion=CRITERIA["random"])),
         ("snip", snip(0.9, batches=(), loss=GIVEN["loss"])),
         ({"snip": {"allocation": "2:4"}}, snip(0.9, batches=(), loss=GIVEN["loss"], allocation=Pattern(2, 4))),
@@ -109,7 +115,19 @@ def test_a_name_or_one_name_with_arguments() -> None:
         ("method", {"gmp": {"until": 2}}, r"method\.gmp: a window needs 0 <= start <= until <= 1, got 0.0 and 2"),
         ("method", {"gmp": {"sparsity": 0.5}}, r"method\.gmp: sparsity comes from a key of the recipe"),
         ("method", {"mp-rr": {"schedule": {"cosin": {}}}}, r"no schedule is called 'cosin'; did you mean 'cosine'\?"),
-        ("method", {"mp-rr": {"schedule": "cosine"}}, r"method\.mp-rr\.schedule\.cosine needs initial"),
+        ("method", {"mp-rr": {"schedule": {"cosine": None}}}, r"method\.mp-rr\.schedule\.cosine needs initial"),
+        ("method", {"mp-rr": {"schedule": "cosin"}}, r"method\.mp-rr: a handmade .* one of linear, .*, got 'cosin'"),
+        (
+            "method",
+            {"mp-rr": {"mask_init": "none"}},
+            r"method\.mp-rr\.mask_init: .*'random' or 'magnitude'.*got 'none'",
+        ),
+        ("method", {"rigl": {"drop_schedule": "cubic"}}, r"method\.rigl\.drop_schedule: .*'exponential'.*got 'cubic'"),
+        (
+            "method",
+            {"mp-rr": {"schedule": {"by-layer": {"conv*": {"linear": {}}}}}},
+            r"method\.mp-rr\.schedule\.by-layer\.conv\*\.linear needs final",
+        ),
         ("schedule", {"cosine": {"inital": 1}}, r"schedule\.cosine: .*'inital'; did you mean 'initial'\?"),
         ("optimizer", {"sgd": {"lr": 0.1}}, r"optimizer\.sgd: lr comes from a key of the recipe"),
         ("model", {"mlp": {"classes": 3}}, r"model\.mlp: classes comes from a key of the recipe or its data"),
@@ -225,6 +243,10 @@ def test_parts_of_a_plugin_build_by_name(plugin: str) -> None:
     assert build("signal", "ones", own) is own.ones
     assert build("schedule", {"Steep": {"power": 2}}, own) == own.Steep(2.0)
     assert isinstance(build("method", {"mine": {"at": 0.25}}, own), Masked)
+    assert build("method", {"mp-rr": {"schedule": "falling"}}, own).update.plan == Even(own.falling)
+    assert build("method", {"mp-rr": {"schedule": {"by-layer": {"*": "steps"}}}}, own).update.plan == ByLayer(
+        {"*": own.steps}
+    )
     with pytest.raises(RecipeError, match=r"Fixed: no argument is called 'cuont'; did you mean 'count'\?"):
         build("allocation", {"Fixed": {"cuont": 4}}, own)
 
@@ -250,9 +272,8 @@ def test_a_plugin_trains(method: dict[str, Any], plugin: str, tmp_path: Path) ->
     elif "Fixed" in str(method):
         assert [layer["kept"] for layer in result["layers"]] == [4, 4]
     elif "Steep" in str(method):
-        assert [line["sparsity"] for line in lines] == pytest.approx(
-            [0.5 * (2 / 3) ** 2, 0.5 * (1 / 3) ** 2, 0], abs=1e-3
-        )
+        # three decisions, the last of them at the schedule's end
+        assert [line["sparsity"] for line in lines] == pytest.approx([0.5 * (2 / 3) ** 2, 0, 0], abs=1e-3)
     else:
         assert sum(layer["kept"] for layer in result["layers"]) == 118
 
