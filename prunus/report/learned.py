@@ -34,7 +34,6 @@ PAIRS = (
     "95 % t-interval of the mean. The intervals are not corrected for their number; with few seeds only large "
     "differences show."
 )
-NO_PAIR = "No learned schedule has a seed in common with `constant`: whether it gains anything, this study cannot say."
 COST = (
     "What learning took. Operations are multiply-accumulates of all these trainings, forward and backward, counted "
     "with their sparsity and divided by those of one dense training of the same steps: 50 would be 50 dense trainings."
@@ -80,16 +79,8 @@ def compared(results: Results, table: pd.DataFrame) -> list[Block]:
     blocks: list[Block] = [Text(" ".join(said)), Table(schedule_cells(results), "schedules", table)]
     found = gaps(results)
     if len(found):
-        blocks += [Text(PAIRS), *verdict_blocks(results), Table(gap_cells(results), "schedule-differences", found)]
-    elif learned:
-        blocks.append(Text(NO_PAIR))
-    return blocks
-
-
-def verdict_blocks(results: Results) -> list[Block]:
-    """What the pairs show of learned schedules, in sentences."""
-    said = verdicts(results)
-    return [Items(said)] if said else []
+        blocks += [Text(PAIRS), Table(gap_cells(results), "schedule-differences", found)]
+    return [*blocks, *[Items(verdicts(results))] * learned]
 
 
 def cost_blocks(results: Results) -> list[Block]:

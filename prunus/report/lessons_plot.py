@@ -28,7 +28,7 @@ def lessons_plot(results: Results) -> Plot:
     look = bare(looks(agents))
     panels = [
         lesson_panel(f"validation accuracy, %: {method} at {wording.sparsity(float(str(requested)))}", cells, look)
-        for (requested, method), cells in data.groupby(["requested_sparsity", "method"])
+        for (requested, method), cells in data.groupby(["requested_sparsity", "method"], sort=False)
     ]
     keys = {agent: swatch(chosen) for agent, chosen in look.items()}
     return Plot("schedule-agents", "Learning", CAPTION, data, panels, keys)
@@ -48,6 +48,7 @@ def episodes(lessons: list[dict[str, Any]]) -> pd.DataFrame:
         for number, tried in enumerate(lesson["episodes"], 1)
     ]
     data = pd.DataFrame(rows, columns=COLUMNS[:-1]).astype({"accuracy": float, "realised_sparsity": float})
+    data = data.sort_values("requested_sparsity", kind="stable", ignore_index=True)
     best = data.groupby(COLUMNS[:3], sort=False)["accuracy"].cummax()
     return data.assign(best=best.groupby([data[key] for key in COLUMNS[:3]], sort=False).ffill())
 
