@@ -120,6 +120,63 @@ def write_methods(directory: Path) -> Path:
     return directory
 
 
+def lesson(method: str, sparsity: float, agent: str, **changes: Any) -> dict[str, Any]:
+    """An entry of learn.json: 5 trainings, 2 of them finalists, the second of which diverged while it learned."""
+    episodes = [
+        {"seed": seed, "accuracy": accuracy, "sparsity": sparsity + 0.03}
+        for seed, accuracy in enumerate((0.5, None, 0.45))
+    ]
+    chosen = [{"seed": 1000 + seed, "accuracy": 0.6 + 0.1 * seed} for seed in range(2)]
+    loops = [{"seed": 2000 + seed, "validation": 0.62, "test": 0.61, "sparsity": sparsity + 0.03} for seed in range(3)]
+    return {
+        **{"method": method, "sparsity": sparsity, "agent": agent, "trainings": 5, "finalists": 2, "seconds": 12.5},
+        **{"schedule": f"learning/{method}/{sparsity}/{agent}.json", "reward": "delta", "leaky": False},
+        **{"training_macs": 300, "training_macs_dense": 1000, "episodes": episodes, "chosen": chosen},
+        **{"closed_loop": loops if agent.startswith("ppo") else [], "layers": ["0", "2"], "update_every": 20},
+        **{"densities": [[0.2, 0.4], [0.1, 0.3], [0.05, 0.1]]},
+        **changes,
+    }
+
+
+def write_handmade(directory: Path, seeds: int = 3) -> Path:
+    """Dense, and mp-rr and rp-rr with three handmade schedules at 50 % and 90 %; linear lies 2 points below constant.
+
+    Dense training lies at 97, 96 and 98 %, and constant 10 points below it at every sparsity.
+    """
+    for seed, accuracy in enumerate(DENSE[:seeds]):
+        write_run(directory, "dense", 0.0, seed, accuracy)
+        for method in ("mp-rr", "rp-rr"):
+            for sparsity in (0.5, 0.9):
+                for schedule, less in {"linear": 0.12, "constant": 0.10}.items():
+                    arguments = {"sparsity": sparsity, "schedule": schedule}
+                    write_run(directory, method, sparsity, seed, accuracy - less, arguments=arguments)
+    (directory / "recipe.yaml").write_text("study: schedules\n")
+    return directory
+
+
+def write_learned(directory: Path, seeds: int = 3, **changes: Any) -> Path:
+    """The handmade schedules, and those of ppo and random for mp-rr, 3 points sparser than requested at 90 %.
+
+    Less constant ppo is +1, 0 and -1 points at 90 % and +2 at 50 %, random is -1. Changes are those of the lessons.
+    """
+    write_handmade(directory, seeds)
+    for seed, accuracy in enumerate(DENSE[:seeds]):
+        for sparsity, gain in ((0.5, 0.02), (0.9, 0.01 * (1 - seed))):
+            for agent, more in {"ppo": gain, "random": -0.01}.items():
+                path = f"learning/mp-rr/{sparsity}/{agent}.json"
+                learned = {"arguments": {"sparsity": sparsity, "schedule": path}}
+                learned |= {"realised_sparsity": 0.93 if sparsity == 0.9 else 0.5}
+                write_run(directory, "mp-rr", sparsity, seed, accuracy - 0.10 + more, **learned)
+    lessons = [lesson("mp-rr", sparsity, agent, **changes) for sparsity in (0.5, 0.9) for agent in ("ppo", "random")]
+    whole = [
+        {"method": "mp-rr", "sparsity": 0.9, "schedule": schedule, "seed": 2000 + seed, "test": 0.8 + 0.01 * seed}
+        for schedule in ("ppo", "constant")
+        for seed in range(2)
+    ]
+    (directory / "learn.json").write_text(json.dumps({"lessons": lessons, "whole": whole}))
+    return directory
+
+
 def write_study(directory: Path, less: float = 0.0, recipe: str = "seeds: 3\n") -> Path:
     """Dense, gmp and rigl at two sparsities, three seeds; gmp has one seed fewer; timed but for rigl at 90 %.
 

@@ -1,15 +1,25 @@
-"""What a reader must not overlook, in sentences: collapsed layers, missed sparsities, runs that are not there."""
+"""What a reader must not overlook, in sentences: collapsed layers, missed sparsities, leaks, runs not there."""
 
 import numpy as np
 
 from prunus.report import wording
 from prunus.report.results import Results
-from prunus.report.tables import collapsed, misses, records
+from prunus.report.tables import collapsed, misses, records, sparser
 
 
 def warnings(results: Results) -> list[str]:
-    """What a reader must not overlook: collapsed layers, missed sparsities, results that are not finite."""
-    return [*collapse_warnings(results), *miss_warnings(results), *finite_warnings(results)]
+    """What a reader must not overlook: a leak, collapsed layers, missed sparsities, results that are not finite."""
+    return [*leak_warnings(results), *collapse_warnings(results), *miss_warnings(results), *finite_warnings(results)]
+
+
+def leak_warnings(results: Results) -> list[str]:
+    """A sentence per learned schedule whose agent was shown the test set."""
+    return [
+        f"LEAKY: the policy of `{lesson['agent']}` for `{lesson['method']}` at {wording.sparsity(lesson['sparsity'])} "
+        "was shown the test set, as in the paper: its test accuracies are no estimate of those on unseen data"
+        for lesson in results.learned["lessons"]
+        if lesson["leaky"]
+    ]
 
 
 def collapse_warnings(results: Results) -> list[str]:
@@ -29,6 +39,16 @@ def miss_warnings(results: Results) -> list[str]:
         f"({wording.runs_of(row['runs'], row['n'])} over 0.5 points off)"
         for row in records(misses(results))
     ]
+
+
+def sparser_schedules(results: Results) -> str:
+    """Which learned schedules went beyond the sparsity asked for; nothing where none did."""
+    names = [
+        f"`{row['method']}` at {wording.sparsity(row['requested_sparsity'])} realised "
+        f"{wording.realised(row['realised_sparsity'], row['realised_sparsity_sd'], row['n'])}"
+        for row in records(sparser(results))
+    ]
+    return f"Sparser than requested, as learned schedules may be: {wording.listed(names)}." if names else ""
 
 
 def finite_warnings(results: Results) -> list[str]:

@@ -9,9 +9,11 @@ from prunus.report.curves import learning_plot, sparsity_plot
 from prunus.report.cycles_plot import cycles_plot
 from prunus.report.drawing import Plot
 from prunus.report.layers import layers_plot
+from prunus.report.lessons_plot import lessons_plot
 from prunus.report.rates import rates_plot
 from prunus.report.results import Results
 from prunus.report.retraining_plot import retraining_plot
+from prunus.report.schedules_plot import schedules_plot
 
 PLOTS: Mapping[str, Callable[[Results], Plot]] = {
     "accuracy": accuracy_plot,
@@ -19,6 +21,8 @@ PLOTS: Mapping[str, Callable[[Results], Plot]] = {
     "sparsity": sparsity_plot,
     "learning-rates": rates_plot,
     "retraining-budget": retraining_plot,
+    "learned-schedules": schedules_plot,
+    "schedule-agents": lessons_plot,
     "pruning-drop": cycles_plot,
     "layers": layers_plot,
     "calibration": calibration_plot,

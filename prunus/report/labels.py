@@ -1,9 +1,12 @@
 """Labels: what a reader sees a method called."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from prunus.report import wording
+
+FILES = (".json", ".csv")
 
 
 class Label(NamedTuple):
@@ -40,7 +43,8 @@ def variants(results: Sequence[dict[str, Any]], searches: Sequence[Mapping[str, 
     Two variants of a method are two methods to a reader: averaging over them would hide what the study varied.
     """
     settings = [
-        {**content["arguments"], **{key: content[key] for key in ("batch_size", "precision")}} for content in results
+        {**arguments, **{key: content[key] for key in ("batch_size", "precision")}}
+        for content, arguments in zip(results, legible(results), strict=True)
     ]
     chosen = searched(searches)
     groups: dict[tuple[str, float], list[dict[str, Any]]] = {}
@@ -71,6 +75,34 @@ def setting(path: str) -> str:
     """What a search's path changes: an argument of the method, or a key of the recipe."""
     parts = path.split(".")
     return parts[2] if parts[0] == "method" else parts[0]
+
+
+def legible(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each run's arguments, with files called by their stems; by their paths where a stem would stand for several.
+
+    So a schedule that was learned for every sparsity, each in a file of its own, is one variant of its method.
+    """
+    meant: dict[tuple[str, float, str, str], set[str]] = {}
+    for content in results:
+        for key, value in content["arguments"].items():
+            meant.setdefault((content["method"], content["sparsity"], key, str(stem(value))), set()).add(str(value))
+    return [
+        {
+            key: value if len(meant[content["method"], content["sparsity"], key, str(stem(value))]) > 1 else stem(value)
+            for key, value in content["arguments"].items()
+        }
+        for content in results
+    ]
+
+
+def stem(value: Any) -> Any:
+    """A file by its name without directory and ending; any other value as it is."""
+    return PurePath(value).stem if is_file(value) else value
+
+
+def is_file(value: Any) -> bool:
+    """Whether an argument is the path of a file that holds a schedule."""
+    return isinstance(value, str) and value.endswith(FILES)
 
 
 def differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:

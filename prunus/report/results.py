@@ -23,7 +23,8 @@ class Results:
     ``rates``: a row per noted learning rate. ``cycles``: a row per run and cycle of pruning and retraining. ``layers``:
     a row per run and layer. ``bins``: a row per run and bin of confidence on the test data. ``timing``: a row per
     measurement. ``searches``: the search for each method's own settings, as its file has it. ``unfinished``: those
-    without a result. ``strays``: runs that lie there but belong to another recipe.
+    without a result. ``strays``: runs that lie there but belong to another recipe. ``learned``: how schedules were
+    learned: the ``lessons``, one for each agent, method and sparsity, and the replays on the ``whole`` training data.
     """
 
     study: str
@@ -38,6 +39,7 @@ class Results:
     searches: list[dict[str, Any]]
     unfinished: pd.DataFrame
     strays: list[str]
+    learned: dict[str, list[dict[str, Any]]]
 
 
 def read(directory: Path) -> Results:
@@ -65,6 +67,7 @@ def read(directory: Path) -> Results:
         searches=searches,
         unfinished=rows.unfinished_rows([path for path in directories if path not in finished]),
         strays=[name for name in found if name not in names],
+        learned=lessons(directory / "learn.json"),
     )
 
 
@@ -72,6 +75,12 @@ def listed(path: Path) -> list[dict[str, Any]]:
     """What a file that not every study has lists; nothing where it is not there."""
     entries: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     return entries
+
+
+def lessons(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """How schedules were learned; nothing where none were."""
+    found: dict[str, list[dict[str, Any]]] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return {"lessons": [], "whole": []} | found
 
 
 def planned(directory: Path) -> list[str]:

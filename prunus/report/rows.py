@@ -9,7 +9,7 @@ import pandas as pd
 import yaml
 
 from prunus.report import wording
-from prunus.report.labels import Label, label, labels
+from prunus.report.labels import Label, is_file, label, labels, legible, stem
 
 COPIED = [
     *("seed", "data", "model", "steps", "epochs", "batch_size", "realised_sparsity", "collapsed"),
@@ -43,6 +43,7 @@ def run_rows(results: Mapping[str, dict[str, Any]], searches: Sequence[Mapping[s
         method=[str(label) for label in named],
         variant=[label.variant for label in named],
         budget=[label.budget for label in named],
+        schedule=[str(found.get("schedule") or "") for found in legible(list(results.values()))],
     )
     # null where no multiplication is left, or where nothing was measured
     numbers = ["theoretical_speedup", "peak_bytes", *HELD, *SPENT]
@@ -64,6 +65,7 @@ def run_row(run: str, content: Mapping[str, Any]) -> dict[str, Any]:
         "test_examples": content["test"]["n"],
         "validation_accuracy": content["validation"]["accuracy"],
         "arithmetic": arithmetic(content["precision"]),
+        "learned": is_file(content["arguments"].get("schedule")),
         **held(content),
         **spent(content),
     }
@@ -200,5 +202,6 @@ def described(path: Path) -> str:
     ((method, arguments),) = recipe["method"].items()
     (sparsity,), (seed,) = recipe["sparsity"], recipe["seed"]
     length = recipe.get("epochs")  # a list where a study may hold several, then of one
-    named = Label(label(method, arguments or {}), wording.epochs(length[0]) if isinstance(length, list) else "")
+    settings = {key: stem(value) for key, value in (arguments or {}).items()}
+    named = Label(label(method, settings), wording.epochs(length[0]) if isinstance(length, list) else "")
     return f"`{named}` at {wording.sparsity(sparsity)}, seed {seed}"

@@ -9,6 +9,7 @@ from prunus.report.cells import benefit_cells, cost_cells, difference_cells, lay
 from prunus.report.cycles import cycle_blocks
 from prunus.report.figures import PLOTS
 from prunus.report.headline import headline, workload
+from prunus.report.learned import schedule_blocks
 from prunus.report.paired import differences
 from prunus.report.palette import DENSE, Look
 from prunus.report.results import Results
@@ -24,8 +25,8 @@ SPREAD = (
     "Sparsity is the fraction of zeros among the prunable weights."
 )
 CALM = (
-    "No layer collapsed, every realised sparsity lies within 0.5 points of the requested one, and every result is "
-    "finite."
+    "No layer collapsed, every realised sparsity lies within 0.5 points of the requested one{learned}, and every "
+    "result is finite."
 )
 UNFINISHED = "UNFINISHED: these runs have no result and are in no number of this report."
 COLUMNS = (
@@ -87,6 +88,7 @@ def sections(results: Results) -> list[Section]:
         Section("Attention", warned(results)),
         Section("Results", [main_table(results, keys), Text(columns), plots["accuracy"]]),
         Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
+        Section("Schedules", schedule_blocks(results, plots["learned-schedules"], plots["schedule-agents"])),
         Section("The same accuracy?", paired(results, keys)),
         Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
         Section("Training", [plots["learning-curves"], plots["sparsity"], *rates]),
@@ -123,7 +125,9 @@ def main_table(results: Results, keys: Keys) -> Table:
 def warned(results: Results) -> list[Block]:
     """What must not be overlooked."""
     warnings, unfinished = attention.warnings(results), attention.unfinished(results)
-    blocks: list[Block] = [Items(warnings, loud=True) if warnings else Text(CALM)]
+    beyond = attention.sparser_schedules(results)
+    calm = CALM.format(learned=" but for learned schedules" if beyond else "")
+    blocks: list[Block] = [Items(warnings, loud=True) if warnings else Text(calm), *[Text(beyond)] * bool(beyond)]
     blocks += [Items([UNFINISHED], loud=True), Items(unfinished)] if unfinished else [Text("No run is unfinished.")]
     return [*blocks, *([Text(attention.strays(results))] if results.strays else [])]
 
