@@ -14,7 +14,7 @@ def states() -> dict[str, Any]:
     numpy_state: Any = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
         "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in numpy_state],
     }
