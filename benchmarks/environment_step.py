@@ -33,7 +33,7 @@ BATCH, HELD_OUT, MANY = 64, 1000, 100_000
 def built(seed: int, method: Masked, every: int) -> Episode:
     """A network of three convolutions and two linear layers, in a training too long to end."""
     torch.manual_seed(seed)
-    model = MODELS["simple-cnn"]((3, 32, 32), 10)
+    model = MODELS["conv-net"]((3, 32, 32), 10, widths=(16, 32, 32))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     sparsifier = sparsify(model, optimizer, method, MANY * every)
     batches = [(torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,)))]
