@@ -1,11 +1,9 @@
-"""The smallest episodes: a perceptron on made-up points, and an environment that is only arithmetic."""
+"""The smallest episodes: a perceptron on made-up points."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import gymnasium
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -85,22 +83,3 @@ def environment(**changes: Any) -> SparsityEnv:
     """Its environment; what `make` takes goes there."""
     built = {key: changes.pop(key) for key in ("method", "steps", "widths", "rate", "update_every") if key in changes}
     return SparsityEnv(partial(make, **built), **changes)
-
-
-@dataclass
-class Arithmetic(gymnasium.Env[Any, Any]):
-    """Two numbers that follow the actions; an episode has as many decisions as ``length`` says."""
-
-    length: int = 5
-    action_space: Any = field(default_factory=lambda: gymnasium.spaces.Box(-1, 1, (2,), np.float32))
-    observation_space: Any = field(default_factory=lambda: gymnasium.spaces.Box(-10, 10, (2,), np.float32))
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self.network = (options or {"network": 0})["network"]
-        self.taken, self.place = 0, np.full(2, 0.1 * (self.network % 5), np.float32)
-        return self.place.copy(), {"seed": self.network}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.taken += 1
-        self.place = np.float32(0.5) * self.place + np.float32(0.5) * action
-        return self.place.copy(), float(1 - np.square(self.place).sum()), self.taken == self.length, False, {}

@@ -47,7 +47,7 @@ class Actions:
         """Raises ValueError where not even the lowest densities keep to the budget."""
         if self.budget is not None and network.overall(network.low) > self.budget:
             raise ValueError(
-                f"a budget must leave room for the lowest densities, {network.overall(network.low):.4g} of all weights, "
+                f"a budget must leave room for the lowest densities, {network.overall(network.low):.4g} of all, "
                 f"got {self.budget}; raise it, or lower the bounds"
             )
 

@@ -72,7 +72,8 @@ class SparsityEnv(gymnasium.Env[Observation, Action]):
         with self._generators.use():
             self._episode = self._make(network_seed)
             measured = self._episode.measure()
-        self._moment, self._densities = Moment.first(measured, self.network), None
+        self._moment = Moment.first(measured, self.network)
+        self._densities: Values | None = None
         self._active = np.ones(len(self.network.names))
         self.log = Log(network_seed, self.network.names, seconds=time.perf_counter() - began)
         return self._observe(self._moment, self.network), {"seed": network_seed, **measured._asdict()}
@@ -114,8 +115,8 @@ class SparsityEnv(gymnasium.Env[Observation, Action]):
         """The updates and steps of one action; what was measured at their end, None where the loss was not finite."""
         try:
             for _ in range(min(self._hold, episode.decisions - episode.number)):
-                self._densities = self._actions(action, self._densities, self.network)
-                row = self._densities.tolist()
+                self._densities = densities = self._actions(action, self._densities, self.network)
+                row = densities.tolist()
                 self.log.densities.append(row)
                 episode.decide_(dict(zip(self.network.names, row, strict=True)))
                 episode.train_()
@@ -147,7 +148,7 @@ class SparsityEnv(gymnasium.Env[Observation, Action]):
             "decided": dict(zip(self.network.names, self.log.densities[-1], strict=True)),
             "active": {name: layer.active for name, layer in layers.items()},
             "nonzero": {name: layer.nonzero for name, layer in layers.items()},
-            "count": {name: layer.count for name, layer in layers.items()},
+            "n_active": {name: layer.kept for name, layer in layers.items()},
             "train_steps": episode.training.taken,
             "dense_flops": dense,
             "sparse_flops": sparse,

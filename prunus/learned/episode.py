@@ -26,11 +26,11 @@ class Measured(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """The fractions of a layer's weights that are active, and that are active and not zero; the number of active."""
+    """The fractions of a layer's weights that are active, and that are active and not zero; how many are active."""
 
     active: float
     nonzero: float
-    count: int
+    kept: int
 
 
 def decided(method: Masked) -> Masked:

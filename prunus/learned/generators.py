@@ -12,9 +12,10 @@ import torch
 def states() -> dict[str, Any]:
     """Those of torch, NumPy and Python, as they are; loads with ``weights_only=True``."""
     numpy_state: Any = np.random.get_state()
+    gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # where it is not, nobody has drawn from it
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if gpu else [],
         "python": random.getstate(),
         "numpy": [value.tolist() if isinstance(value, np.ndarray) else value for value in numpy_state],
     }

@@ -56,4 +56,4 @@ def exported(logs: Sequence[Log]) -> Values:
     """The mean of the densities of several episodes, (updates, layers): one schedule."""
     if not logs:
         raise ValueError("a schedule is taken from at least one episode, got none; three or more are usual")
-    return np.mean([log.table() for log in logs], axis=0)
+    return np.asarray(np.stack([log.table() for log in logs]).mean(0))

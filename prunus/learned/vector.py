@@ -9,9 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
-from prunus.learned.environment import Action
-from prunus.learned.observations import Observation
-from prunus.learned.workers import Here, Host, MakeEnvironment, Reply, Task, Worker
+from prunus.learned.workers import DiedError, Here, Host, MakeEnvironment, Reply, Task, Vector, Worker
 
 PATIENCE = 3  # deaths of a worker in one decision
 
@@ -21,7 +19,7 @@ class Place:
     """The episode of one environment: the seed of its network, and the actions so far. It follows from them."""
 
     network: int
-    actions: list[Action] = field(default_factory=list)
+    actions: list[Vector] = field(default_factory=list)
 
     def replay(self) -> Task:
         """The whole episode so far."""
@@ -64,7 +62,7 @@ class Episodes(VecEnv):
         """Where the environments are."""
         return self._hosts
 
-    def reset(self) -> Observation:
+    def reset(self) -> Vector:
         """Begin an episode in every environment."""
         return self._observations(self._begin_(range(self.num_envs)))
 
@@ -74,7 +72,7 @@ class Episodes(VecEnv):
             place.actions.append(np.array(action, np.float32))
         self._ask({number: Task(None, (place.actions[-1],)) for number, place in enumerate(self._places)})
 
-    def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Vector, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """What the actions came to. Environments whose episode has ended have begun the next."""
         replies = self._replies(list(range(self.num_envs)))
         ended = [number for number, reply in replies.items() if reply.done]
@@ -97,7 +95,7 @@ class Episodes(VecEnv):
         ]
         return {"next": self._next, "places": places}
 
-    def restore_(self, state: Mapping[str, Any]) -> Observation:
+    def restore_(self, state: Mapping[str, Any]) -> Vector:
         """Bring episodes back to where they were by running them again; what was seen last."""
         if len(state["places"]) != self.num_envs:
             raise ValueError(f"the state is of {len(state['places'])} environments, here are {self.num_envs}")
@@ -130,18 +128,22 @@ class Episodes(VecEnv):
 
     def _patiently(self, number: int, host: Host) -> dict[int, Reply]:
         """The replies of a host, which replays all its episodes and goes on where it died."""
-        for _ in range(PATIENCE):
+        for death in range(PATIENCE):
             try:
+                if death:
+                    host.restart()
+                    host.ask(
+                        {place: self._places[place].replay() for place, home in self._home.items() if home == number}
+                    )
                 return host.replies()
-            except (EOFError, OSError):
-                host.restart()
-                host.ask({place: self._places[place].replay() for place in self._home if self._home[place] == number})
+            except DiedError:
+                continue
         raise ChildProcessError(
-            f"a worker must live until its decision is done, and {PATIENCE} were killed in the same, perhaps for memory; "
+            f"a worker must live until its decision is done, and {PATIENCE} were killed in one, perhaps for memory; "
             "go on with fewer workers: episodes continue from the last checkpoint"
         )
 
-    def _observations(self, replies: Mapping[int, Reply]) -> Observation:
+    def _observations(self, replies: Mapping[int, Reply]) -> Vector:
         return np.stack([replies[number].observation for number in range(self.num_envs)])
 
     def _info(self, reply: Reply) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import cloudpickle
 import gymnasium
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
-from prunus.learned.environment import Action
-from prunus.learned.observations import Observation
-
-Environment = gymnasium.Env[Observation, Action]
+Vector = NDArray[np.float32]
+Environment = gymnasium.Env[Vector, Vector]
 MakeEnvironment = Callable[[], Environment]
 Space = gymnasium.spaces.Box
 
@@ -27,13 +26,13 @@ class Task(NamedTuple):
     """Begin an episode on the network of a seed, or go on where it is None, and take actions one after the other."""
 
     network: int | None
-    actions: tuple[Action, ...] = ()
+    actions: tuple[Vector, ...] = ()
 
 
 class Reply(NamedTuple):
     """What the last action came to, or the beginning where there was none; ``record`` once the episode has ended."""
 
-    observation: Observation
+    observation: Vector
     reward: float
     done: bool
     info: dict[str, Any]
@@ -54,6 +53,10 @@ def do(environment: Environment, task: Task) -> Reply:
     return reply._replace(record=log.record()) if reply.done and log is not None else reply
 
 
+class DiedError(RuntimeError):
+    """A worker is no more."""
+
+
 class Host(Protocol):
     """Some environments, by their numbers."""
 
@@ -65,7 +68,7 @@ class Host(Protocol):
         """Have the tasks done."""
 
     def replies(self) -> dict[int, Reply]:
-        """The replies to them. Raises EOFError or OSError where the host is no more."""
+        """The replies to them. Raises DiedError where the host is no more."""
 
     def restart(self) -> None:
         """Begin anew after that; the episodes are lost."""
@@ -135,7 +138,7 @@ class Worker:
             self._connection.close()
 
     def replies(self) -> dict[int, Reply]:
-        """The replies to them. Raises the error of an environment, and EOFError or OSError where the worker died."""
+        """The replies to them. Raises the error of an environment, and DiedError where the worker is no more."""
         replies: dict[int, Reply] = self._receive()
         return replies
 
@@ -159,7 +162,10 @@ class Worker:
         self._spaces: tuple[Space, Space] = self._receive()
 
     def _receive(self) -> Any:
-        news = self._connection.recv()
+        try:
+            news = self._connection.recv()
+        except (EOFError, OSError) as error:
+            raise DiedError("a worker was killed") from error
         if isinstance(news, _Failure):
             raise news.error
         return news
@@ -168,9 +174,10 @@ class Worker:
 def _work(makes: bytes, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks hears it, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
     try:
         environments: dict[int, Environment] = {number: make() for number, make in cloudpickle.loads(makes).items()}
+        if "torch" in sys.modules:  # which an environment may do without
+            sys.modules["torch"].set_num_threads(1)
         connection.send(_spaces(environments))
         while True:
             connection.send({number: do(environments[number], task) for number, task in connection.recv().items()})
