@@ -14,6 +14,7 @@ from prunus.data.idx import read_idx
 from prunus.data.images import Data, Images
 from prunus.data.manifest import PUBLISHED
 from prunus.data.npz import read_npz
+from prunus.data.pooled import pooled
 
 
 def digits(_root: Path) -> Data:
@@ -73,9 +74,10 @@ DATA: dict[str, Callable[[Path], Data]] = {
 def load(name: str, root: Path | None = None, *, download: bool = False) -> Data:
     """The data set ``name``: a key of ``DATA``, or the path of an ``.npz`` file or of a folder of images.
 
-    See ``read_npz`` and ``read_folder``. The name of a folder, and ``imagenet``, may end in ``@SIZE``, the side of the
-    images. ``root`` defaults to ``$PRUNUS_DATA``, else ``~/.cache/prunus``; a relative path that is not found from here
-    is sought there. Raises ``DataError`` when files are missing or broken; ``download`` fetches those first.
+    See ``read_npz`` and ``read_folder``. A name may end in ``@SIZE``, the side of the images: those of a folder and
+    ``imagenet`` are read so, others ``pooled``. ``root`` defaults to ``$PRUNUS_DATA``, else ``~/.cache/prunus``; a
+    relative path that is not found from here is sought there. Raises ``DataError`` when files are missing or broken;
+    ``download`` fetches those first.
 
     >>> load("digits").input_shape
     (1, 8, 8)
@@ -90,19 +92,19 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     root = data_root(root)
     if before == "imagenet":
         return imagenet(root, size)
-    if name not in DATA:
+    if before not in DATA:
         return read_folder(_sought(before, root), size)
-    if download and name in PUBLISHED:
-        fetch(name, root)
-    return DATA[name](root)
+    if download and before in PUBLISHED:
+        fetch(before, root)
+    data = DATA[before](root)
+    return data if name == before else pooled(data, size)
 
 
 def known(name: str, root: Path | None = None) -> bool:
     """Whether ``name`` names a data set, or a path: ends in ``.npz``, has a slash or is a folder that exists."""
     before, _ = sized(name)
     return (
-        name in DATA
-        or before == "imagenet"
+        before in DATA
         or name.endswith(".npz")
         or "/" in before
         or (before not in DATA and _sought(before, root).is_dir())
