@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 from rich.console import Console
 
+from prunus import ranks
 from prunus.display import Display, label
 from prunus.prepare import on_cpu
 from prunus.recipes import Recipe
@@ -86,6 +87,8 @@ def compare(
     other machines reach, the same command on each of them works on the same study. Without one, InUseError is raised
     where another live process works in ``directory``.
     """
+    if workers > 1 and ranks.world_size() > 1:
+        raise RecipeError(f"--workers must be 1 under torchrun, whose ranks train each run together, got {workers}")
     directory.mkdir(parents=True, exist_ok=True)
     study = Study(directory, workers, checkpoint_every, log, storage)
     with alone(directory) if storage is None else nullcontext():
@@ -95,8 +98,11 @@ def compare(
 
 
 def default_workers(recipe: Recipe) -> int:
-    """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU."""
-    return min(8, os.cpu_count() or 1) if on_cpu(recipe) else 1
+    """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU.
+
+    One under torchrun too, whose ranks train each run together.
+    """
+    return min(8, os.cpu_count() or 1) if on_cpu(recipe) and ranks.world_size() == 1 else 1
 
 
 def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | None, int]:

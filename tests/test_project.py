@@ -17,7 +17,7 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models", "storage", "points"},
+    | {"training", "evaluation", "data", "models", "storage", "points", "ranks"},
     {"criteria", "allocation", "budgets", "signals", "tensor_file", "packing"}
     | {"foreign", "cycles", "retraining", "operations", "watch"},
     {"updates", "state_file"},
@@ -36,6 +36,7 @@ LAYERS = (
     {"compare", "advice"},
     {"retrain_command"},
     {"cli"},
+    {"__main__"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
