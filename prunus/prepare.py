@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
@@ -261,7 +262,9 @@ def _fabric(recipe: Recipe) -> Fabric:
         raise RecipeError("precision: 16-mixed needs a GPU, found a CPU; take bf16-mixed, or 32-true")
     try:
         if ranks.world_size() == 1:
-            return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
+            # what a cluster's scheduler says of its tasks is not for one process alone
+            plain = LightningEnvironment()
+            return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision, plugins=plain)
         fabric = Fabric(
             accelerator=recipe.device,
             devices=ranks.per_node(),
