@@ -35,7 +35,8 @@ def quality(path: str) -> int:
     prepared.sparsifier.finalize()
     said: dict[str, object] = {"masks": masks_hash(prepared.sparsifier.masks)}
     said["trained"] = str(prepared.quality(prepared.test))
-    prepared.watch.recalibrate_()
+    if recipe.recalibrate:
+        prepared.watch.recalibrate_()
     said["statistics"] = [float(buffer.double().sum()) for buffer in prepared.model.buffers()]
     said["recalibrated"] = str(prepared.quality(prepared.test))
     said["shares"] = [len(next(prepared.stream)[1]), len(prepared.test)]

@@ -187,9 +187,9 @@ def test_every_carrier_trains_on_two_ranks(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_study_on_two_ranks_ends_with_a_report(tmp_path: Path) -> None:
-    search = {"trainings": 3, "space": {"learning_rate": [0.01, 1.0]}}
+    search = {"trainings": 3, "space": {"learning_rate": {"low": 0.01, "high": 1.0}}}
     start = {"epochs": 0.2, "learning_rate": 0.1}
-    study = written(tmp_path, method=["dense", {"imp": {}}, {"gmp": {}}], start=start, search=search)
+    study = written(tmp_path, method=["imp", "gmp"], steps=None, epochs=0.2, start=start, search=search)
     out = tmp_path / "study"
     compared, again = on_two_ranks(*2 * [command("compare", study, "--out", out)])
     for job in (compared, again):
