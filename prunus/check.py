@@ -5,12 +5,14 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from prunus import ranks
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
@@ -95,7 +97,7 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
     """
     for run in recipe.runs():
         if run.seed == recipe.seed[:1] and not (done and (done / run.name() / "result.json").is_file()):
-            _rehearse_one(run)
+            ranks.together(partial(_rehearse_one, run))
 
 
 def _rehearse_one(run: Recipe) -> None:

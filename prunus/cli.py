@@ -1,5 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that help comes at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from errno import EDQUOT, ENOSPC
@@ -33,13 +34,31 @@ ExportFormat = Literal["safetensors", "packed", "onnx"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code: 0, 1 for a failed run, 2 for bad input, 130 when interrupted."""
     try:
-        return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+        return _as_rank(arguments) if "TORCHELASTIC_RUN_ID" in os.environ else _command(arguments)
     except KeyboardInterrupt:
         print("prunus: interrupted; the same command goes on from the last checkpoint of each run", file=sys.stderr)
         return 130
     except (CycloptsError, ValueError, InUseError, ModuleNotFoundError, OSError) as error:
         print(f"prunus: {_line(error)}", file=sys.stderr)
         return 2
+
+
+def _command(arguments: Sequence[str] | None) -> int:
+    return int(app(arguments, exit_on_error=False, print_error=False, result_action="return_value") or 0)
+
+
+def _as_rank(arguments: Sequence[str] | None) -> int:
+    """Under torchrun: the command on rank 0, and on the others their part of what it trains."""
+    from prunus import ranks
+    from prunus.runs import DIVERGED
+
+    ranks.start_()
+    if ranks.leads():
+        code = _command(arguments)
+        ranks.end_()
+        return code
+    ranks.follow(DIVERGED)
+    return 0
 
 
 @app.command

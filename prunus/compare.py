@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from prunus import ranks
 from prunus.display import Display, label
 from prunus.prepare import on_cpu
 from prunus.recipes import Recipe
@@ -46,6 +47,8 @@ def compare(
     """
     if recipe.learn is not None:
         raise RecipeError("a recipe with the key learn is for prunus learn, which compares in the end; or learn=null")
+    if workers > 1 and ranks.world_size() > 1:
+        raise RecipeError(f"--workers must be 1 under torchrun, whose ranks train each run together, got {workers}")
     directory.mkdir(parents=True, exist_ok=True)
     study = Study(directory, workers, checkpoint_every, log, storage)
     with alone(directory) if storage is None else nullcontext():
@@ -55,8 +58,11 @@ def compare(
 
 
 def default_workers(recipe: Recipe) -> int:
-    """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU."""
-    return min(8, os.cpu_count() or 1) if on_cpu(recipe) else 1
+    """One process a core on a CPU, at most 8, because small networks gain nothing from threads; one on a GPU.
+
+    One under torchrun too, whose ranks train each run together.
+    """
+    return min(8, os.cpu_count() or 1) if on_cpu(recipe) and ranks.world_size() == 1 else 1
 
 
 def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | None, int]:

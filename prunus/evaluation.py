@@ -7,9 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics.classification import MulticlassAccuracy
 
 CALIBRATION_BINS = 15
+Reduce = Callable[[Tensor], Tensor]
+
+
+def alone(tensor: Tensor) -> Tensor:
+    """The tensor itself: the sum, and the mean, over one rank."""
+    return tensor
 
 
 @dataclass(frozen=True)
@@ -39,31 +44,30 @@ class Quality:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> Quality:
+def evaluate(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, total: Reduce = alone) -> Quality:
     """The quality of ``model`` in eval mode over one pass of ``batches`` of (inputs, labels).
 
-    Outputs are logits (batch, classes), taken in float32. Every example counts the same whatever its batch.
+    Outputs are logits (batch, classes), taken in float32. Every example counts the same whatever its batch. ``total``
+    sums over the ranks where each has ``batches`` of its own, possibly none; the quality is that of all together.
     """
     training = model.training
     model.eval()
-    accuracy = sums = nll = None
-    n = 0
+    device = next((tensor.device for tensor in model.parameters()), None)
+    sums = torch.zeros(3, CALIBRATION_BINS, dtype=torch.float64, device=device)
+    right, nll = torch.zeros(2, device=device)
     for inputs, labels in batches:
         logits = model(inputs).float()
-        if accuracy is None:
-            accuracy = MulticlassAccuracy(logits.shape[1], average="micro").to(logits.device)
-        accuracy.update(logits, labels)
-        binned = _binned(logits, labels)
-        sums = binned if sums is None else sums + binned
-        total = nn.functional.cross_entropy(logits, labels, reduction="sum")
-        nll = total if nll is None else nll + total
-        n += len(labels)
+        sums = sums + _binned(logits, labels)
+        right = right + (logits.argmax(1) == labels).sum()
+        nll = nll + nn.functional.cross_entropy(logits, labels, reduction="sum")
     model.train(training)
-    if accuracy is None or sums is None or nll is None:
+    sums, right, nll = total(sums), total(right), total(nll)
+    n = int(sums[0].sum())
+    if n == 0:
         raise ValueError("evaluation needs at least one batch, got none")
     bins = _bins(sums)
     error = sum(bin_.n * abs(bin_.accuracy - bin_.confidence) for bin_ in bins) / n
-    return Quality(float(accuracy.compute()), float(nll) / n, error, n, bins)
+    return Quality(float(right / n), float(nll) / n, error, n, bins)
 
 
 def _binned(logits: Tensor, labels: Tensor) -> Tensor:
@@ -139,8 +143,11 @@ def dense_bytes(tensors: Mapping[str, Tensor]) -> int:
 
 
 @torch.no_grad()
-def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Replace the running statistics of every BatchNorm by plain averages over one pass of ``batches``."""
+def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, mean: Reduce = alone) -> None:
+    """Replace the running statistics of every BatchNorm by plain averages over one pass of ``batches``.
+
+    ``mean`` averages them over the ranks where each has ``batches`` of its own.
+    """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     training = model.training
@@ -155,6 +162,9 @@ def recalibrate_(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         seen += 1
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+        for statistic in (norm.running_mean, norm.running_var):
+            assert statistic is not None
+            statistic.copy_(mean(statistic))
     model.train(training)
     if not seen:
         raise ValueError("recalibration needs at least one batch, got none; BatchNorm's statistics are gone")

@@ -14,6 +14,7 @@ from prunus.carriers import Retrained
 from prunus.evaluation import LayerCost, dense_bytes, layer_costs, theoretical_speedup
 from prunus.masks import prunable
 from prunus.prepare import Prepared
+from prunus.ranks import world_size
 from prunus.recipes import Recipe, single
 from prunus.sparsifier import Sparsifier
 
@@ -74,6 +75,7 @@ def outcome(
         "recalibration": None if recalibration is None else dict(recalibration),
         "learning_rates": learning_rates(prepared),
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "world_size": world_size(),
         "threads": torch.get_num_threads(),
         "device": str(prepared.device),
         "precision": recipe.precision,

@@ -14,8 +14,11 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
+from prunus import ranks
 from prunus.carriers import Carrier
 from prunus.data import (
     DATA,
@@ -62,7 +65,10 @@ class Evidence:
 
 @dataclass
 class Prepared:
-    """Everything a run trains with: the plain model, the loop over its wrapped twin, and the held-out images."""
+    """Everything a run trains with: the plain model, the loop over its wrapped twin, and the held-out images.
+
+    Of stream, evidence and held-out images each rank has its share.
+    """
 
     data: Data
     model: nn.Module
@@ -79,7 +85,7 @@ class Prepared:
     device: torch.device
 
     def quality(self, images: Labelled) -> Quality:
-        """The quality on ``images``, under the precision of training."""
+        """The quality on the ``images`` of all ranks, under the precision of training."""
         return _quality(images, self.data, self.training.model)
 
 
@@ -100,8 +106,9 @@ def prepare(
     fabric = _fabric(recipe)
     data = load_data(recipe)
     train, validation = _split(recipe, data)
-    train, validation, test = (part.to(fabric.device) for part in (train, validation, data.test))
-    fresh = partial(training_stream, train, recipe.batch_size, data=data, seed=run.seed)
+    train, validation, test = (part.to(fabric.device) for part in (train, _share(validation), _share(data.test)))
+    place = {"rank": ranks.rank(), "world_size": ranks.world_size()}
+    fresh = partial(training_stream, train, recipe.batch_size, data=data, seed=run.seed, **place)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     builder = Builder(plugins=modules(recipe.plugins))
 
@@ -119,7 +126,7 @@ def prepare(
     rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
     steps = steps_of(recipe, data)
-    watch = Watch(model, fresh, partial(_accuracy, validation, data), recipe.recalibrate, fabric.autocast)
+    watch = Watch(model, fresh, partial(_accuracy, validation, data), recipe.recalibrate, fabric.autocast, ranks.mean)
     evidence = Evidence(fresh, recipe.signal_batches)
     sparsifier = None
     if run.method != "dense":
@@ -145,6 +152,7 @@ def prepare(
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
     wrapped, stepping = fabric.setup(trained, optimizer)
+    ranks.keep_buffers_(wrapped)
     watch.model = wrapped
     stream = fresh()
     training = Training(
@@ -157,6 +165,7 @@ def prepare(
         accumulate=recipe.accumulate,
         clip=recipe.clip,
         backward=fabric.backward,
+        mean=ranks.mean,
     )
     return Prepared(
         data,
@@ -188,7 +197,15 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
 
 
 def _quality(images: Labelled, data: Data, model: nn.Module) -> Quality:
-    return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data))
+    ranks.share_buffers_(model)
+    return evaluate(model, evaluation_batches(images, EVALUATION_BATCH, data), total=ranks.total)
+
+
+def _share(images: Labelled) -> Labelled:
+    """Those of this rank."""
+    if ranks.world_size() == 1:
+        return images
+    return images.select(torch.arange(ranks.rank(), len(images), ranks.world_size()))
 
 
 def _accuracy(images: Labelled, data: Data, model: nn.Module) -> float:
@@ -269,8 +286,20 @@ def _fabric(recipe: Recipe) -> Fabric:
     if on_cpu(recipe) and recipe.precision == "16-mixed":
         raise RecipeError("precision: 16-mixed needs a GPU, found a CPU; take bf16-mixed, or 32-true")
     try:
-        return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision)
-    except (RuntimeError, ValueError) as error:
+        if ranks.world_size() == 1:
+            # what a cluster's scheduler says of its tasks is not for one process alone
+            plain = LightningEnvironment()
+            return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision, plugins=plain)
+        fabric = Fabric(
+            accelerator=recipe.device,
+            devices=ranks.per_node(),
+            num_nodes=ranks.world_size() // ranks.per_node(),
+            strategy="ddp",
+            precision=recipe.precision,
+        )
+        fabric.launch()
+        return fabric
+    except (RuntimeError, ValueError, MisconfigurationException) as error:
         raise RecipeError(f"device {recipe.device!r} with precision {recipe.precision!r}: {error}") from error
 
 

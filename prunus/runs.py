@@ -1,23 +1,27 @@
 """Runs: one recipe trained in its own directory, named by the hash of the recipe.
 
-A finished run is not run again; one that was killed goes on from its last checkpoint, bit for bit.
+A finished run is not run again; one that was killed goes on from its last checkpoint, bit for bit. Of several ranks the
+first alone reads and writes the directory, and the others train with it.
 """
 
 import json
+import math
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import torch
 import yaml
 
-from prunus import checkpoints
+from prunus import checkpoints, ranks
 from prunus.allocation import CollapseWarning
+from prunus.distributed import assert_ranks_agree
 from prunus.loggers import Log, loggers
 from prunus.outcome import forget_peak_, outcome
 from prunus.packing import save_packed
@@ -64,8 +68,7 @@ def train(
     home.mkdir(parents=True, exist_ok=True)
     with alone(home):
         if not (home / "result.json").is_file():
-            with _threads_kept():
-                _train(recipe, home, tell, checkpoint_every, log)
+            _train(recipe, home, tell, checkpoint_every, log)
         checkpoints.remove(home / "checkpoints")
     result: dict[str, Any] = json.loads((home / "result.json").read_text())
     return result
@@ -85,15 +88,10 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
         left.unlink()
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     before = _dense_start(recipe, home.parent, tell, checkpoint_every, log)
-    with warnings.catch_warnings(action="ignore", category=CollapseWarning):  # the result names collapsed layers
-        prepared = prepare(recipe, start=home.parent / before["run"] / WEIGHTS if before else None, watched=True)
-        forget_peak_(prepared.device)
-        with (home / "metrics.jsonl").open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
-            also.hyperparameters(recipe.resolved())
-            loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
-            loop.resume_()
-            loop.run_()
-    result = outcome(recipe, prepared, loop.seconds, loop.recalibration) | {"pretraining": before}
+    start = home.parent / before["run"] / WEIGHTS if before else None
+    run = partial(_run, recipe, home, start)
+    prepared, result = ranks.together(run, partial(run, tell, checkpoint_every, log))
+    result |= {"pretraining": before}
     origin = provenance(recipe, prepared.data, result["realised_sparsity"])
     weights = home / WEIGHTS
     save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
@@ -101,6 +99,32 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     if prepared.sparsifier is not None:
         save_masks(home, prepared.sparsifier.masks)
     write_atomically(home / "result.json", json.dumps(result, indent=1))
+
+
+def _silent(progress: Progress) -> None:
+    """Nobody listens to the other ranks."""
+
+
+def _run(
+    recipe: Recipe,
+    home: Path,
+    start: Path | None,
+    tell: Tell = _silent,
+    checkpoint_every: float = math.inf,
+    log: Sequence[str] = (),
+) -> tuple[Prepared, dict[str, Any]]:
+    """The training and what came of it, on every rank."""
+    unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result names collapsed layers
+    path = home / "metrics.jsonl" if ranks.leads() else Path(os.devnull)
+    with unsaid, _threads_kept():
+        prepared = prepare(recipe, start=start, watched=True)
+        forget_peak_(prepared.device)
+        with path.open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
+            also.hyperparameters(recipe.resolved())
+            loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
+            loop.resume_()
+            loop.run_()
+        return prepared, outcome(recipe, prepared, loop.seconds, loop.recalibration)
 
 
 def _dense_start(
@@ -136,17 +160,21 @@ class Loop:
 
     def resume_(self) -> None:
         """Go on from the last checkpoint, if there is one; lines logged after it are logged again."""
-        state = checkpoints.load(self.folder, self._note)
-        if state is not None and state["logged"] > os.fstat(self.metrics.fileno()).st_size:
-            self._note("metrics.jsonl is shorter than the checkpoint says; beginning anew")
-            state = None
-        self.metrics.truncate(state["logged"] if state else 0)
+        state = ranks.broadcast(self._last() if ranks.leads() else None)
         if state is not None:
             checkpoints.restore_(self.prepared, state)
             self.seconds, self.accuracy = state["seconds"], state["accuracy"]
             self.prepared.operations = replace(self.prepared.operations, **state["operations"])
             self.counted = self._changes() - state["uncounted"]
             self._note(f"resumed after step {self.prepared.training.taken}")
+
+    def _last(self) -> dict[str, Any] | None:
+        state = checkpoints.load(self.folder, self._note)
+        if state is not None and state["logged"] > os.fstat(self.metrics.fileno()).st_size:
+            self._note("metrics.jsonl is shorter than the checkpoint says; beginning anew")
+            state = None
+        self.metrics.truncate(state["logged"] if state else 0)
+        return state
 
     def run_(self) -> None:
         """All steps that are left."""
@@ -161,10 +189,11 @@ class Loop:
             due = time.monotonic() >= self._due and step.number < training.steps
             if not evaluated and not due:
                 continue
-            loss = step.loss.item()  # waits for the device, so that the clock stops after the work
+            loss = ranks.mean(step.loss) if evaluated else step.loss  # the other ranks know of no checkpoint
+            loss_value = loss.item()  # waits for the device, so that the clock stops after the work
             self.seconds += time.perf_counter() - began
             if evaluated:
-                self._evaluate(step, loss)
+                self._evaluate(step, loss_value)
             if due:
                 self._checkpoint(step.number)
             began = time.perf_counter()
@@ -176,6 +205,8 @@ class Loop:
             if sparsifier is not None:
                 sparsifier.finalize()
             self._recalibrate()
+        if sparsifier is not None and ranks.world_size() > 1:
+            assert_ranks_agree(sparsifier.masks)
         quality = self.prepared.quality(self.prepared.validation)
         self.accuracy = quality.accuracy
         line = {

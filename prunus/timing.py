@@ -6,9 +6,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from prunus import ranks
 from prunus.allocation import CollapseWarning
 from prunus.prepare import has_cycles, prepare
 from prunus.recipes import Recipe, single
@@ -36,7 +38,7 @@ def time_runs(runs: Sequence[Recipe], path: Path, say: Callable[[str], None]) ->
         say(f"Timing training against dense, {number} of {len(chosen)}: {single(run).method}")
         if run.name() not in known:
             with suppress(*DIVERGED):  # it trained to the end here and not there; the report has no figure for it
-                known[run.name()] = throughput(run, baseline)
+                known[run.name()] = ranks.together(partial(throughput, run, baseline))
                 write_atomically(path, json.dumps(list(known.values()), indent=1))
     timed = [known[run.name()] for run in chosen if run.name() in known]
     alike = [(run, first[_kind(run)].name()) for run in runs if run.seed == runs[0].seed]
@@ -127,4 +129,4 @@ def _pair(dense: _Blocks, sparse: _Blocks, size: int, *, dense_first: bool) -> t
 def _block_size(blocks: _Blocks) -> int:
     blocks.seconds(2)  # warm up: allocations, the first choice of kernels
     step = blocks.seconds(3) / 3
-    return max(1, min(round(BLOCK_SECONDS / step), blocks.length // BLOCKS))
+    return ranks.broadcast(max(1, min(round(BLOCK_SECONDS / step), blocks.length // BLOCKS)))

@@ -13,6 +13,11 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def alone(tensor: Tensor) -> Tensor:
+    """The tensor itself: the mean over one rank."""
+    return tensor
+
+
 class Step(NamedTuple):
     """One optimizer step: its number from 1, its mean loss (a detached scalar on the device), its learning rate."""
 
@@ -36,7 +41,7 @@ class Training:
     wrapped.
 
     A non-finite loss raises `NonFiniteLossError`. It is looked for every ``check_every`` steps and at the end, because
-    looking makes the device wait.
+    looking makes the device wait; ``mean`` is the mean over the ranks then, so that all of them see it at once.
 
     >>> model = nn.Linear(2, 1)
     >>> batches = [(torch.ones(4, 2), torch.ones(4, 1))]
@@ -55,6 +60,7 @@ class Training:
     clip: float | None = None
     backward: Callable[[Tensor], Any] = torch.Tensor.backward
     check_every: int = 50
+    mean: Callable[[Tensor], Tensor] = alone
     taken: int = 0
     _rates: list[float] = field(default_factory=list, init=False, repr=False)
     _seen: Tensor | None = field(default=None, init=False, repr=False)  # the losses since the last check, summed
@@ -70,7 +76,7 @@ class Training:
                 self.taken += 1
                 self._seen = loss if self._seen is None else self._seen + loss  # stays non-finite once it was
                 if self.taken % self.check_every == 0 or self.taken == self.steps:
-                    self._check(self._seen)
+                    self._check(self.mean(self._seen))
                     self._seen = None
                 yield Step(self.taken, loss, float(self.optimizer.param_groups[0]["lr"]))  # a method may have set it
         finally:

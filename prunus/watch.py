@@ -7,7 +7,7 @@ from itertools import islice
 
 from torch import Tensor, nn
 
-from prunus.evaluation import recalibrate_
+from prunus.evaluation import Reduce, alone, recalibrate_
 
 Measure = Callable[[nn.Module], float]
 
@@ -17,7 +17,8 @@ class Watch:
     """Hears of the moments of a cycle and says what it measured, by name: trained, pruned, recalibrated, retrained.
 
     After a pruning, and again when all is retrained, it recalibrates BatchNorm with the first ``recalibrate`` of
-    ``batches``, none for 0. ``forward`` is the context of forward passes, for a precision.
+    ``batches``, none for 0. ``forward`` is the context of forward passes, for a precision; ``mean`` the mean over the
+    ranks, each of which has ``batches`` of its own.
     """
 
     model: nn.Module
@@ -25,6 +26,7 @@ class Watch:
     measure: Measure | None
     recalibrate: int
     forward: Callable[[], AbstractContextManager[object]] = nullcontext
+    mean: Reduce = alone
 
     def __call__(self, moment: str) -> dict[str, float]:
         if not self.recalibrate or moment == "trained":
@@ -43,4 +45,4 @@ class Watch:
     def recalibrate_(self) -> None:
         """Replace the running statistics of BatchNorm by those of the network as it is."""
         with self.forward():
-            recalibrate_(self.model, islice(iter(self.batches()), self.recalibrate))
+            recalibrate_(self.model, islice(iter(self.batches()), self.recalibrate), mean=self.mean)

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models", "storage", "points"},
+    | {"training", "evaluation", "data", "models", "storage", "points", "ranks"},
     {"criteria", "allocation", "budgets", "plans", "signals", "tensor_file", "packing"}
     | {"foreign", "cycles", "retraining", "operations", "watch", "schedule_file", "learned_schedule"},
     {"updates", "state_file", "named_plans"},
@@ -40,6 +40,7 @@ LAYERS = (
     {"retrain_command", "own_advice", "pupils"},
     {"learn"},
     {"cli"},
+    {"__main__"},
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 
