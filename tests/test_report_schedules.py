@@ -130,6 +130,8 @@ def test_what_was_learned_is_held_against_constant_and_a_policy_against_its_riva
         "Policies against `random`: gain shown for `mp-rr(schedule=ppo)` at 50 %; no gain shown for "
         "`mp-rr(schedule=ppo)` at 90 %.",
     ]
+    table = gaps(learned)
+    assert set(table.loc[table["against"] == "random", "schedule"]) == {"ppo"}
     row = "mp-rr(schedule=ppo) | constant | +0.00 ± 1.00 | 3 | -2.48 to +2.48 | 93.00 % | 90.00 % | no gain shown |"
     assert lines_with(told(learned), row)
 

@@ -77,6 +77,18 @@ def setting(path: str) -> str:
     return parts[2] if parts[0] == "method" else parts[0]
 
 
+def differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The keys whose values are not the same in all ``settings``."""
+    keys = {key for setting in settings for key in setting}
+    return {key for key in keys if len({repr(setting.get(key)) for setting in settings}) > 1}
+
+
+def label(name: str, settings: Mapping[str, Any]) -> str:
+    """The method's name as a call of these settings: ``gmp(every=50)``."""
+    inside = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{name}({inside})" if inside else name
+
+
 def legible(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each run's arguments, with files called by their stems; by their paths where a stem would stand for several.
 
@@ -103,15 +115,3 @@ def stem(value: Any) -> Any:
 def is_file(value: Any) -> bool:
     """Whether an argument is the path of a file that holds a schedule."""
     return isinstance(value, str) and value.endswith(FILES)
-
-
-def differing(settings: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The keys whose values are not the same in all ``settings``."""
-    keys = {key for setting in settings for key in setting}
-    return {key for key in keys if len({repr(setting.get(key)) for setting in settings}) > 1}
-
-
-def label(name: str, settings: Mapping[str, Any]) -> str:
-    """The method's name as a call of these settings: ``gmp(every=50)``."""
-    inside = ", ".join(f"{key}={value}" for key, value in settings.items())
-    return f"{name}({inside})" if inside else name
