@@ -11,6 +11,7 @@ from tiny import prunus, read_lines, tiny, written
 from prunus import compare as compare_module
 from prunus import study as study_module
 from prunus import timing
+from prunus.check import rehearse
 from prunus.compare import default_workers
 from prunus.recipes import Recipe, read
 from prunus.runs import Progress, train
@@ -32,6 +33,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(timing, "throughput", throughput)
     return names
+
+
+def test_a_rehearsal_of_decisions_takes_the_whole_length() -> None:
+    rehearse(tiny(method={"mp-rr": {"schedule": "linear", "update_every": 6}}))
+    with pytest.raises(ValueError, match="update_every must be at most the 6 steps of the training, got 7"):
+        rehearse(tiny(method={"mp-rr": {"schedule": "linear", "update_every": 7}}))
 
 
 def leave_reports_out(monkeypatch: pytest.MonkeyPatch) -> None:
