@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif("PRUNUS_DATA" not in os.environ, reason="PRUNUS_DATA is not set: it is the folder of CIFAR-10"),
 ]
 
-STEPS = 2000
+STEPS, BATCH = 2000, 32
 CASES = {
     "random 5 %": lambda: rp_rr(0.95),
     "random 5 %, rescaled": lambda: rp_rr(0.95, rescale=True),
@@ -37,7 +37,7 @@ def departure(method: Masked) -> tuple[int | None, float]:
     model = conv_net(data.input_shape, data.classes, widths=(16, 32, 32)).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     sparsify(model, optimizer, method, STEPS, seed=0)
-    stream = Stream(data.train, 128, data=data, seed=0)
+    stream = Stream(data.train, BATCH, data=data, seed=0)
     mean, left = 2.3, None
     for step in Training(model, optimizer, stream, nn.functional.cross_entropy, STEPS):
         mean = 0.98 * mean + 0.02 * float(step.loss)

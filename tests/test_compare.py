@@ -38,6 +38,12 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+def test_a_rehearsal_of_decisions_takes_the_whole_length() -> None:
+    rehearse(tiny(method={"mp-rr": {"schedule": "linear", "update_every": 6}}))
+    with pytest.raises(ValueError, match="update_every must be at most the 6 steps of the training, got 7"):
+        rehearse(tiny(method={"mp-rr": {"schedule": "linear", "update_every": 7}}))
+
+
 def leave_reports_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the figures takes longer than these trainings."""
     monkeypatch.setattr(compare_module, "write_report", lambda directory: directory / "report.md")

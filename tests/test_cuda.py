@@ -11,7 +11,7 @@ from prunus.sparsifier import sparsify
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 # GSM, LC and DNW rank all weights at every step, and a ranking waits.
-FREE = ("random", "snip", "gmp", "rigl", "set", "snfs", "rp-rr", "granet", "dpf", "str", "dst", "cs")
+FREE = ("random", "snip", "gmp", "rigl", "set", "itop", "snfs", "rp-rr", "granet", "dpf", "str", "dst", "cs")
 
 
 @needs_cuda
