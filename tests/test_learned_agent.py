@@ -71,6 +71,28 @@ def test_a_worker_killed_in_an_episode_changes_nothing() -> None:
         others.close()
 
 
+@pytest.mark.slow
+def test_a_worker_killed_in_a_training_changes_nothing() -> None:
+    def walked(workers: int, fatal: int | None) -> list[Any]:
+        episodes = Episodes([environment] * 2, workers=workers)
+        found: list[Any] = [episodes.reset().tolist()]
+        for number in range(7):
+            if number == fatal:
+                host = episodes.hosts[1]
+                assert isinstance(host, Worker)
+                assert host.pid is not None
+                os.kill(host.pid, signal.SIGKILL)
+            actions = np.random.default_rng(number).uniform(-1, 1, (2, 3)).astype(np.float32)
+            observations, rewards, dones, infos = episodes.step(actions)
+            for info in infos:
+                (info.get("record") or {}).pop("seconds", None)
+            found.append((observations.tolist(), rewards.tolist(), dones.tolist(), str(infos)))
+        episodes.close()
+        return found
+
+    assert walked(2, 6) == walked(2, None) == walked(0, None)
+
+
 def test_a_state_restores_episodes_under_way() -> None:
     undisturbed, restored = Episodes([Arithmetic] * 2), Episodes([Arithmetic] * 2)
     undisturbed.reset()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from arithmetic import Arithmetic
 from cases import equal, plain
-from episodes import environment, make, trained
+from episodes import environment, make, points, trained
 from gymnasium.utils.env_checker import check_env
 
 from prunus.cadence import Decisions
@@ -24,6 +24,7 @@ from prunus.learned.rollouts import closed_loop
 from prunus.methods import METHODS
 from prunus.plans import ByLayer as PlanByLayer
 from prunus.schedules import Table
+from prunus.training import NonFiniteLossError
 from prunus.updates import Resize
 
 DROP = {"rp-rr": random, "mp-rr": magnitude}
@@ -78,6 +79,29 @@ def test_the_steps_that_are_left_are_trained_by_the_last_decision() -> None:
         episode.train_()
         taken.append(episode.training.taken)
     assert taken == [4, 8, 14]
+
+
+def test_batches_go_on_where_the_decision_before_left_them() -> None:
+    episode, seen = make(0), []
+    episode.training.batches = [points("list", number) for number in range(5)]
+    episode.training.model.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].sum())))
+    while episode.number < episode.decisions:
+        episode.decide_(dict.fromkeys(episode.weights, 0.5))
+        episode.train_()
+    assert seen == [float(points("list", number % 5)[0].sum()) for number in range(12)]
+
+
+def test_a_loss_is_looked_at_after_every_decision() -> None:
+    episode = make(SEED, rate=1e30)
+    episode.decide_(dict.fromkeys(episode.weights, 0.5))
+    with pytest.raises(NonFiniteLossError, match="in the 3 steps before step 3"):
+        episode.train_()
+
+
+def test_a_method_that_follows_no_densities_is_refused() -> None:
+    episode = make(SEED, method="set")
+    with pytest.raises(ValueError, match=r"pass decided\(mp_rr\(0.5\)\)"):
+        episode.decide_(dict.fromkeys(episode.weights, 0.5))
 
 
 def test_an_episode_without_a_decision_is_refused() -> None:
