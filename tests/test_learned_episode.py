@@ -18,11 +18,11 @@ from prunus.learned.actions import Actions
 from prunus.learned.environment import SparsityEnv
 from prunus.learned.generators import Generators
 from prunus.learned.log import Log, exported
-from prunus.learned.observations import ByLayer, Paper
+from prunus.learned.observations import Layerwise, Paper
 from prunus.learned.rewards import Budget, accuracy
 from prunus.learned.rollouts import closed_loop
 from prunus.methods import METHODS
-from prunus.plans import ByLayer as PlanByLayer
+from prunus.plans import ByLayer
 from prunus.schedules import Table
 from prunus.training import NonFiniteLossError
 from prunus.updates import Resize
@@ -67,7 +67,7 @@ def test_the_table_of_an_episode_replays_bit_for_bit(method: str, steps: int) ->
     found = run_through(env, actions)
     table = env.log.table()
     assert table.shape == (4, 3)
-    plan = PlanByLayer({name: Table(tuple(1 - table[:, place])) for place, name in enumerate(env.network.names)})
+    plan = ByLayer({name: Table(tuple(1 - table[:, place])) for place, name in enumerate(env.network.names)})
     assert equal(list(found), list(plainly(Masked(Resize(plan, DROP[method]), Decisions(3)), steps=steps)))
 
 
@@ -112,7 +112,7 @@ def test_an_episode_without_a_decision_is_refused() -> None:
 def test_it_is_an_environment_of_gymnasium() -> None:
     check_env(environment(), skip_render_check=True)
     check_env(environment(observe=Paper(), reward=accuracy), skip_render_check=True)
-    check_env(environment(observe=ByLayer(5), hold=2), skip_render_check=True)
+    check_env(environment(observe=Layerwise(5), hold=2), skip_render_check=True)
 
 
 def test_what_a_step_tells() -> None:
@@ -185,7 +185,7 @@ def test_actions_that_are_none_are_refused(action: list[float]) -> None:
         ({"high": (0.5, 0.5)}, "one for each of 3 layers, got 2"),
         ({"hold": 0}, "at least one update"),
         ({"low": 0.2, "actions": Actions(budget=0.1)}, "room for the lowest densities"),
-        ({"observe": ByLayer(2)}, "at least the 3 layers"),
+        ({"observe": Layerwise(2)}, "at least the 3 layers"),
     ],
 )
 def test_impossible_environments_are_refused(changes: dict[str, Any], message: str) -> None:
