@@ -130,8 +130,8 @@ def outcome(learned: Learned) -> list[Any]:
 
 def test_a_learning_killed_and_resumed_is_the_undisturbed_one(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        learned([Arithmetic] * 2, tmp_path, fatal=8)
-    assert len((tmp_path / EPISODES).read_text().splitlines()) == 8
+        learned([Arithmetic] * 2, tmp_path, fatal=4)
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 2
     resumed = learned([Arithmetic] * 2, tmp_path)
     assert equal(outcome(resumed), outcome(learned([Arithmetic] * 2)))
     assert equal(outcome(learned([Arithmetic] * 2, tmp_path, fatal=0)), outcome(resumed))  # nothing is left to do
