@@ -21,7 +21,7 @@ from episodes import environment
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from prunus.learned.agent import CHECKPOINT, EPISODES, Learned, learn
-from prunus.learned.observations import ByLayer
+from prunus.learned.observations import Layerwise
 from prunus.learned.rollouts import closed_loop
 from prunus.learned.settings import Settings, paper, plus
 from prunus.learned.shared_policy import SharedPolicy
@@ -71,6 +71,28 @@ def test_a_worker_killed_in_an_episode_changes_nothing() -> None:
         others.close()
 
 
+@pytest.mark.slow
+def test_a_worker_killed_in_a_training_changes_nothing() -> None:
+    def walked(workers: int, fatal: int | None) -> list[Any]:
+        episodes = Episodes([environment] * 2, workers=workers)
+        found: list[Any] = [episodes.reset().tolist()]
+        for number in range(7):
+            if number == fatal:
+                host = episodes.hosts[1]
+                assert isinstance(host, Worker)
+                assert host.pid is not None
+                os.kill(host.pid, signal.SIGKILL)
+            actions = np.random.default_rng(number).uniform(-1, 1, (2, 3)).astype(np.float32)
+            observations, rewards, dones, infos = episodes.step(actions)
+            for info in infos:
+                (info.get("record") or {}).pop("seconds", None)
+            found.append((observations.tolist(), rewards.tolist(), dones.tolist(), str(infos)))
+        episodes.close()
+        return found
+
+    assert walked(2, 6) == walked(2, None) == walked(0, None)
+
+
 def test_a_state_restores_episodes_under_way() -> None:
     undisturbed, restored = Episodes([Arithmetic] * 2), Episodes([Arithmetic] * 2)
     undisturbed.reset()
@@ -108,8 +130,8 @@ def outcome(learned: Learned) -> list[Any]:
 
 def test_a_learning_killed_and_resumed_is_the_undisturbed_one(tmp_path: Path) -> None:
     with pytest.raises(Killed):
-        learned([Arithmetic] * 2, tmp_path, fatal=8)
-    assert len((tmp_path / EPISODES).read_text().splitlines()) == 8
+        learned([Arithmetic] * 2, tmp_path, fatal=4)
+    assert len((tmp_path / EPISODES).read_text().splitlines()) == 2
     resumed = learned([Arithmetic] * 2, tmp_path)
     assert equal(outcome(resumed), outcome(learned([Arithmetic] * 2)))
     assert equal(outcome(learned([Arithmetic] * 2, tmp_path, fatal=0)), outcome(resumed))  # nothing is left to do
@@ -201,7 +223,7 @@ def test_the_better_settings(settings: Settings, environments: int, steps: int, 
 
 
 def spaces(most: int) -> tuple[Any, Any]:
-    env = environment(observe=ByLayer(most))
+    env = environment(observe=Layerwise(most))
     return env.observation_space, env.action_space
 
 
@@ -215,7 +237,7 @@ def shared(most: int) -> SharedPolicy:
 
 
 def seen(most: int) -> torch.Tensor:
-    env = environment(observe=ByLayer(most))
+    env = environment(observe=Layerwise(most))
     env.reset(options={"network": 0})
     action = np.zeros(most, np.float32)
     action[:2] = -0.5, 0.5
@@ -257,16 +279,16 @@ def test_log_probabilities_are_those_of_gaussians() -> None:
 
 
 def test_a_policy_shared_by_layers_goes_from_two_layers_to_four() -> None:
-    make = partial(environment, observe=ByLayer(4), widths=(5,))
+    make = partial(environment, observe=Layerwise(4), widths=(5,))
     settings = replace(SMALL, rollout=6, batch_size=6, hidden=(8,))
     found = learned([make], trainings=3, decisions=4, settings=settings, policy=SharedPolicy)
-    table = closed_loop(found.policy, environment(observe=ByLayer(4), widths=(8, 5, 5)), 1000).table()
+    table = closed_loop(found.policy, environment(observe=Layerwise(4), widths=(8, 5, 5)), 1000).table()
     assert table.shape == (4, 4)
     assert len(np.unique(table)) > 4
 
 
 def test_ppo_takes_the_shared_policy_of_two_networks() -> None:
-    makes = [partial(environment, observe=ByLayer(4), widths=widths) for widths in ((5,), (8, 5, 5))]
+    makes = [partial(environment, observe=Layerwise(4), widths=widths) for widths in ((5,), (8, 5, 5))]
     settings = replace(SMALL, rollout=8, batch_size=8)
     found = learned(makes, trainings=4, decisions=4, settings=settings, policy=SharedPolicy)
     assert {len(record["layers"]) for record in found.episodes} == {2, 4}

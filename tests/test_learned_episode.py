@@ -8,7 +8,7 @@ import pytest
 import torch
 from arithmetic import Arithmetic
 from cases import equal, plain
-from episodes import environment, make, trained
+from episodes import environment, make, points, trained
 from gymnasium.utils.env_checker import check_env
 
 from prunus.cadence import Decisions
@@ -18,12 +18,13 @@ from prunus.learned.actions import Actions
 from prunus.learned.environment import SparsityEnv
 from prunus.learned.generators import Generators
 from prunus.learned.log import Log, exported
-from prunus.learned.observations import ByLayer, Paper
+from prunus.learned.observations import Layerwise, Paper
 from prunus.learned.rewards import Budget, accuracy
 from prunus.learned.rollouts import closed_loop
 from prunus.methods import METHODS
-from prunus.plans import ByLayer as PlanByLayer
+from prunus.plans import ByLayer
 from prunus.schedules import Table
+from prunus.training import NonFiniteLossError
 from prunus.updates import Resize
 
 DROP = {"rp-rr": random, "mp-rr": magnitude}
@@ -66,7 +67,7 @@ def test_the_table_of_an_episode_replays_bit_for_bit(method: str, steps: int) ->
     found = run_through(env, actions)
     table = env.log.table()
     assert table.shape == (4, 3)
-    plan = PlanByLayer({name: Table(tuple(1 - table[:, place])) for place, name in enumerate(env.network.names)})
+    plan = ByLayer({name: Table(tuple(1 - table[:, place])) for place, name in enumerate(env.network.names)})
     assert equal(list(found), list(plainly(Masked(Resize(plan, DROP[method]), Decisions(3)), steps=steps)))
 
 
@@ -80,6 +81,29 @@ def test_the_steps_that_are_left_are_trained_by_the_last_decision() -> None:
     assert taken == [4, 8, 14]
 
 
+def test_batches_go_on_where_the_decision_before_left_them() -> None:
+    episode, seen = make(0), []
+    episode.training.batches = [points("list", number) for number in range(5)]
+    episode.training.model.register_forward_pre_hook(lambda _, inputs: seen.append(float(inputs[0].sum())))
+    while episode.number < episode.decisions:
+        episode.decide_(dict.fromkeys(episode.weights, 0.5))
+        episode.train_()
+    assert seen == [float(points("list", number % 5)[0].sum()) for number in range(12)]
+
+
+def test_a_loss_is_looked_at_after_every_decision() -> None:
+    episode = make(SEED, rate=1e30)
+    episode.decide_(dict.fromkeys(episode.weights, 0.5))
+    with pytest.raises(NonFiniteLossError, match="in the 3 steps before step 3"):
+        episode.train_()
+
+
+def test_a_method_that_follows_no_densities_is_refused() -> None:
+    episode = make(SEED, method="set")
+    with pytest.raises(ValueError, match=r"pass decided\(mp_rr\(0.5\)\)"):
+        episode.decide_(dict.fromkeys(episode.weights, 0.5))
+
+
 def test_an_episode_without_a_decision_is_refused() -> None:
     with pytest.raises(ValueError, match="at most the 12 steps of the training, got 13"):
         make(0, update_every=13)
@@ -88,7 +112,7 @@ def test_an_episode_without_a_decision_is_refused() -> None:
 def test_it_is_an_environment_of_gymnasium() -> None:
     check_env(environment(), skip_render_check=True)
     check_env(environment(observe=Paper(), reward=accuracy), skip_render_check=True)
-    check_env(environment(observe=ByLayer(5), hold=2), skip_render_check=True)
+    check_env(environment(observe=Layerwise(5), hold=2), skip_render_check=True)
 
 
 def test_what_a_step_tells() -> None:
@@ -161,7 +185,7 @@ def test_actions_that_are_none_are_refused(action: list[float]) -> None:
         ({"high": (0.5, 0.5)}, "one for each of 3 layers, got 2"),
         ({"hold": 0}, "at least one update"),
         ({"low": 0.2, "actions": Actions(budget=0.1)}, "room for the lowest densities"),
-        ({"observe": ByLayer(2)}, "at least the 3 layers"),
+        ({"observe": Layerwise(2)}, "at least the 3 layers"),
     ],
 )
 def test_impossible_environments_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from golden import golden
 from prunus.learned.actions import Actions
 from prunus.learned.episode import Measured
 from prunus.learned.network import Network
-from prunus.learned.observations import FEATURES, ByLayer, Moment, Paper, Plus
+from prunus.learned.observations import FEATURES, Layerwise, Moment, Paper, Plus
 from prunus.learned.rewards import Budget, Outcome, accuracy, delta
 
 
@@ -86,7 +86,7 @@ def test_before_the_first_decision_the_middle_stands_for_densities() -> None:
 
 
 def test_the_observation_by_layer_and_its_padding() -> None:
-    observe = ByLayer(3)
+    observe = Layerwise(3)
     found = observe(moment(), network())
     assert found.shape == (observe.size(network()),) == (3 * 16 + 5,)
     rows, counts, shared = np.split(found, [3 * FEATURES, 3 * FEATURES + 3])

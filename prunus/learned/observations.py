@@ -106,7 +106,7 @@ class Plus:
 
 
 @dataclass(frozen=True)
-class ByLayer:
+class Layerwise:
     """Each layer by itself, for a policy that layers share: ``most`` rows of 15 features, which rows count, 5 globals.
 
     Row by row: is a convolution, is linear, is first, is last, place in [0, 1], log10 of weights / 8, of fan-in / 5, of
@@ -142,7 +142,7 @@ class ByLayer:
         return _bounded([*rows.ravel(), *counts, *shared])
 
 
-OBSERVATIONS: dict[str, Callable[..., Observe]] = {"paper": Paper, "plus": Plus, "layers": ByLayer}
+OBSERVATIONS: dict[str, Callable[..., Observe]] = {"paper": Paper, "plus": Plus, "layers": Layerwise}
 
 
 def _state(moment: Moment, network: Network) -> tuple[float, float]:

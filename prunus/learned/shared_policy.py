@@ -14,7 +14,7 @@ from prunus.learned.observations import FEATURES, GLOBALS
 
 
 class SharedPolicy(BasePolicy):
-    """The mean action of a layer from its features and the globals of `ByLayer`; the value from the mean of layers.
+    """The mean action of a layer from its features and the globals of `Layerwise`; the value from the mean of layers.
 
     All layers have one deviation. Rows that do not count get action 0 and enter neither log-probability nor entropy,
     nor the value. For stable-baselines3's PPO, in the place of an actor-critic policy.
@@ -78,7 +78,7 @@ class SharedPolicy(BasePolicy):
 
 
 def parts(observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of observations of `ByLayer`: features (batch, rows, 15), which rows count (batch, rows), globals (batch, 5)."""
+    """Of observations of `Layerwise`: features (batch, rows, 15), which count (batch, rows), globals (batch, 5)."""
     most = (observation.shape[1] - GLOBALS) // (FEATURES + 1)
     rows, counts, shared = torch.split(observation.float(), [most * FEATURES, most, GLOBALS], 1)
     return rows.view(-1, most, FEATURES), counts, shared

@@ -51,7 +51,7 @@ class Episodes(VecEnv):
             for share in shares:
                 self._hosts.append(Worker(share) if workers else Here(share))
             if any(host.spaces != self._hosts[0].spaces for host in self._hosts):
-                raise ValueError("environments at work together must have the same spaces; pad them with ByLayer")
+                raise ValueError("environments at work together must have the same spaces; pad them with Layerwise")
             super().__init__(len(makes), *self._hosts[0].spaces)
         except BaseException:
             self.close()

@@ -193,7 +193,9 @@ def _spaces(environments: Mapping[int, Environment]) -> tuple[Space, Space]:
     assert isinstance(observations, Space)
     assert isinstance(actions, Space)
     if any(pair != pairs[0] for pair in pairs):
-        raise ValueError(f"environments at work together must have the same spaces, got {pairs}; pad them with ByLayer")
+        raise ValueError(
+            f"environments at work together must have the same spaces, got {pairs}; pad them with Layerwise"
+        )
     return observations, actions
 
 
