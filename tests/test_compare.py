@@ -13,6 +13,7 @@ from tiny import prunus, read_lines, tiny, written
 from prunus import compare as compare_module
 from prunus import storage, timing
 from prunus import study as study_module
+from prunus.check import rehearse
 from prunus.compare import default_workers
 from prunus.recipes import Recipe, read
 from prunus.runs import Progress, train
