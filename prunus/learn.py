@@ -133,15 +133,12 @@ class LessonDisplay(Display):
 def _whole(recipe: Recipe, learned: Sequence[Lesson], study: Study, console: Console) -> list[dict[str, Any]]:
     """The test accuracy of each schedule on the recipe's seeds when nearly all training images train."""
     share = LEFT_OUT / len(load_data(recipe).train)
-    runs = {
-        (lesson, seed): lesson.run(lesson.schedule, seed).model_copy(update={"validation": share})
-        for lesson in learned
-        for seed in recipe.seed
-    }
+    planned = [(lesson, seed) for lesson in learned for seed in recipe.seed]
+    runs = [lesson.run(lesson.schedule, seed).model_copy(update={"validation": share}) for lesson, seed in planned]
     console.print(f"{len(runs)} runs on all training images but {LEFT_OUT}")
-    with Display(console, {run.name(): label(run) for run in runs.values()}) as display:
-        study.train_all(list(runs.values()), "whole", display)
-    results = {key: study.result("whole", run.name()) for key, run in runs.items()}
+    with Display(console, {run.name(): label(run) for run in runs}) as display:
+        study.train_all(runs, "whole", display)
+    results = [study.result("whole", run.name()) for run in runs]
     return [
         {
             "method": lesson.method,
@@ -150,6 +147,6 @@ def _whole(recipe: Recipe, learned: Sequence[Lesson], study: Study, console: Con
             "seed": seed,
             "test": result["test"]["accuracy"],
         }
-        for (lesson, seed), result in results.items()
+        for (lesson, seed), result in zip(planned, results, strict=True)
         if result is not None
     ]

@@ -1,6 +1,7 @@
 """Pupils: policies of PPO that learn a schedule by deciding, training after training, how sparse each layer is."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from prunus.learned.agent import learn
 from prunus.learned.environment import SparsityEnv
 from prunus.learned.episode import Episode, Measured, decided
 from prunus.learned.log import Log, exported
-from prunus.learned.observations import ByLayer, Observe, Paper, Plus
+from prunus.learned.observations import Layerwise, Observe, Paper, Plus
 from prunus.learned.rewards import REWARDS, Budget, Reward
 from prunus.learned.rollouts import closed_loop
 from prunus.learned.settings import Settings, paper, plus
@@ -127,10 +128,10 @@ def _curriculum(lesson: Lesson, environment: SparsityEnv) -> Curriculum:
     told = lesson.learn
     if lesson.agent == "ppo-paper":
         return Curriculum(paper(), Paper(), "acc", environments=1)
-    decisions = environment.updates // told.decision_every
+    decisions = math.ceil(environment.updates / told.decision_every)
     settings = plus(decisions, told.trainings, reward=told.reward, shared=lesson.agent == "ppo-shared")
     if lesson.agent == "ppo-shared":
-        return Curriculum(settings, ByLayer(len(environment.network.names)), told.reward, SharedPolicy)
+        return Curriculum(settings, Layerwise(len(environment.network.names)), told.reward, SharedPolicy)
     return Curriculum(settings, Plus(), told.reward)
 
 

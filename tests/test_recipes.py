@@ -47,6 +47,7 @@ CHANGES: dict[str, Any] = {
     "start": __file__,
     "plugins": "json",
     "search": {"trainings": 4},
+    "learn": {"trainings": 4},
 }
 
 
