@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
+from prunus import ranks
 from prunus.budgets import Shapes
 from prunus.compare import compare
 from prunus.display import Display, label
@@ -44,6 +45,8 @@ def learn(
     """
     if recipe.learn is None:
         raise RecipeError("learn needs the key learn in the recipe, such as learn.trainings=50")
+    if ranks.world_size() > 1:
+        raise RecipeError("learn trains each run in one process, not under torchrun; leave it out, and give --workers")
     study = Study(directory / "learning", workers, checkpoint_every, log, None)
     study.directory.mkdir(parents=True, exist_ok=True)
     with alone(study.directory):

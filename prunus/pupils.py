@@ -8,20 +8,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-
 from prunus.budgets import Shapes
 from prunus.carriers import Carrier, Masked
 from prunus.learned.actions import Actions
 from prunus.learned.agent import learn
+from prunus.learned.curricula import Curriculum, curriculum
 from prunus.learned.environment import SparsityEnv
 from prunus.learned.episode import Episode, Measured, decided
 from prunus.learned.log import Log, exported
-from prunus.learned.observations import Layerwise, Observe, Paper, Plus
 from prunus.learned.rewards import REWARDS, Budget, Reward
-from prunus.learned.rollouts import closed_loop
-from prunus.learned.settings import Settings, paper, plus
-from prunus.learned.shared_policy import SharedPolicy
+from prunus.learned.rollouts import Policy, closed_loop
 from prunus.learned.vector import Episodes
 from prunus.learned_schedule import LearnedSchedule
 from prunus.lessons import Lesson
@@ -30,7 +26,6 @@ from prunus.recipes import Recipe
 from prunus.settings import SELECTION
 from prunus.storage import write_atomically
 
-ENVIRONMENTS = 2  # that learn together, whatever the number of processes, so that this changes nothing
 Hear = Callable[[int, float | None], None]  # the number of an episode, and its accuracy; None where it diverged
 
 
@@ -69,17 +64,6 @@ class Classroom:
         return self.prepared.quality(self.prepared.test).accuracy
 
 
-@dataclass(frozen=True)
-class Curriculum:
-    """How an agent learns: its settings, what it sees and is paid for, its policy, and how many learn together."""
-
-    settings: Settings
-    observe: Observe
-    reward: str
-    policy: type[BasePolicy] = ActorCriticPolicy
-    environments: int = ENVIRONMENTS
-
-
 def practise(
     lesson: Lesson, shapes: Shapes, update_every: int, seeds: Sequence[int], workers: int, hear: Hear
 ) -> dict[str, Any]:
@@ -90,8 +74,14 @@ def practise(
     decides once more by itself, in processes of which there are at most ``workers`` while it learns.
     """
     room = Classroom(lesson.cell, update_every)
-    environment = _environment(lesson, room)
-    plan = _curriculum(lesson, environment)
+    first = _environment(lesson, room)
+    plan = curriculum(
+        lesson.agent,
+        decisions=math.ceil(first.updates / lesson.learn.decision_every),
+        trainings=lesson.learn.trainings,
+        layers=len(shapes),
+        reward=lesson.learn.reward,
+    )
     environment = _environment(lesson, room, plan)
     make = partial(_environment, lesson, Classroom(lesson.cell, update_every), plan)
     processes = 0 if workers == 1 else min(workers, plan.environments)
@@ -124,17 +114,6 @@ def _decided(method: Carrier) -> Carrier:
     return decided(method)
 
 
-def _curriculum(lesson: Lesson, environment: SparsityEnv) -> Curriculum:
-    told = lesson.learn
-    if lesson.agent == "ppo-paper":
-        return Curriculum(paper(), Paper(), "acc", environments=1)
-    decisions = math.ceil(environment.updates / told.decision_every)
-    settings = plus(decisions, told.trainings, reward=told.reward, shared=lesson.agent == "ppo-shared")
-    if lesson.agent == "ppo-shared":
-        return Curriculum(settings, Layerwise(len(environment.network.names)), told.reward, SharedPolicy)
-    return Curriculum(settings, Plus(), told.reward)
-
-
 def _environment(lesson: Lesson, room: Classroom, plan: Curriculum | None = None) -> SparsityEnv:
     low, high = lesson.densities
     if plan is None:
@@ -144,7 +123,7 @@ def _environment(lesson: Lesson, room: Classroom, plan: Curriculum | None = None
     return SparsityEnv(room, low=low, high=high, actions=actions, observe=plan.observe, reward=reward, hold=hold)
 
 
-def _evaluated(lesson: Lesson, policy: BasePolicy, plan: Curriculum, update_every: int, seed: int) -> dict[str, Any]:
+def _evaluated(lesson: Lesson, policy: Policy, plan: Curriculum, update_every: int, seed: int) -> dict[str, Any]:
     """The policy on the network of a seed that it has not seen; taken from its file where that was done before."""
     path = lesson.folder / f"{lesson.agent}-{lesson.key()}" / f"closed-loop-{seed}.json"
     if path.is_file():

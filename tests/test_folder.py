@@ -439,7 +439,7 @@ def nothing(folder: Path) -> None:
             r"of images@8 must be 'none' or 'resized-crop', got 'crop-flip': ",
         ),
         ("images", make, "data=images@0", r"size of images must be at least 1, got 0 in 'images@0'; 224 is usual"),
-        ("images", make, "data=cifar10@64", r"no data set is called 'cifar10@64'; did you mean 'cifar10'\?"),
+        ("images", make, "data=digits@3", "images of 8 x 8 can be pooled to a side that divides both, got digits@3"),
     ],
 )
 def test_what_is_wrong_with_a_folder_is_one_line(

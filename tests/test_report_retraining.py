@@ -236,3 +236,15 @@ def test_the_main_table_has_a_row_per_budget(tmp_path: Path) -> None:
     table = main_table(write_retraining(tmp_path / "study"))
     assert len(table) == 1 + 2 * 2 * 3
     assert set(table["n"]) == {3}
+
+
+def test_a_dense_run_that_others_began_from_stands_beside_one_of_its_own(tmp_path: Path) -> None:
+    begun = write_run(tmp_path, "dense", 0.0, 0, 0.9)
+    write_run(tmp_path, "dense", 0.0, 1, 0.8)
+    own = write_run(tmp_path, "dense", 0.0, 0, 0.95, threads=2)
+    before = {"run": begun.name, "epochs": 5.0, "steps": 50, "train_seconds": 1.0}
+    write_run(tmp_path, "imp", 0.9, 0, 0.85, pretraining=before)
+    (tmp_path / "recipe.yaml").write_text("seeds: 2\n")
+    (tmp_path / "timing.json").write_text("[]")
+    runs = read(tmp_path).runs.set_index("run")
+    assert (runs.loc[begun.name, "method"], runs.loc[own.name, "method"]) == ("dense start", "dense")

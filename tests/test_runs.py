@@ -203,6 +203,7 @@ FIELDS: dict[str, Reaches] = {
 }
 ELSEWHERE = {
     "evaluations": "test_metrics_end_at_the_last_step",
+    "learn": "tests/test_lessons.py",
     "plugins": "tests/test_tables.py",
     "search": "tests/test_search.py",
     "start": "tests/test_start.py",

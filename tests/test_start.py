@@ -148,7 +148,11 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["check", "train"])
 @pytest.mark.parametrize(
     ("change", "words"),
-    [("split_seed=7", r"0\.1 and 0, got 0\.1 and 7"), ("validation=0.3", r"0\.1 and 0, got 0\.3 and 0")],
+    [
+        ("split_seed=7", r"0\.1, 0 and None, got 0\.1, 7 and None"),
+        ("validation=0.3", r"0\.1, 0 and None, got 0\.3, 0 and None"),
+        ("images=1000", r"0\.1, 0 and None, got 0\.1, 0 and 1000"),
+    ],
 )
 def test_a_start_that_has_seen_the_validation_images_is_refused(
     command: str, change: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -160,7 +164,7 @@ def test_a_start_that_has_seen_the_validation_images_is_refused(
     capsys.readouterr()
     assert prunus(command, path, change, *(["--out", tmp_path / "out"] if command == "train" else [])) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(rf"validation and split_seed must be those of the start, {words}: it was trained on images", line)
+    assert re.search(rf"validation, split_seed and images must be those of the start, {words}: it was trained", line)
     assert not list(tmp_path.rglob("out/*/result.json"))
 
 

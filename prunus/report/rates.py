@@ -75,7 +75,7 @@ def rate_panel(variants: list[str], data: pd.DataFrame, results: Results, colour
         for step in results.cycles.loc[results.cycles["run"].isin(data["run"]), "step"].unique():
             axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=":")
         for budget, run in data.groupby("budget", sort=False):
-            (line,) = axes.plot(run["step"], run["learning_rate"], color=colours[str(budget)], linewidth=1.4)
+            (line,) = axes.plot(run["step"], run["learning_rate"], color=colours.get(str(budget), DENSE), linewidth=1.4)
             line.set_gid(f"{HOVER}{variants[0]}, at most {run['learning_rate'].max():.3g}")
         axes.set_xlabel("step")
         axes.set_ylabel("learning rate")

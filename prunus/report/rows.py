@@ -45,6 +45,7 @@ def run_rows(results: Mapping[str, dict[str, Any]], searches: Sequence[Mapping[s
         budget=[label.budget for label in named],
         schedule=[str(found.get("schedule") or "") for found in legible(list(results.values()))],
     )
+    runs = starts_apart(runs)
     # null where no multiplication is left, or where nothing was measured
     numbers = ["theoretical_speedup", "peak_bytes", *HELD, *SPENT]
     runs[numbers] = runs[numbers].astype(float)
@@ -52,6 +53,20 @@ def run_rows(results: Mapping[str, dict[str, Any]], searches: Sequence[Mapping[s
     runs["order"] = runs["name"] != "dense"
     runs = runs.sort_values(["requested_sparsity", "order", "variant", "steps", "seed"], ignore_index=True)
     return runs.drop(columns="order")
+
+
+def starts_apart(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs, where the dense ones that others began from have a label of their own if the study has more of them."""
+    begun = runs["run"].isin(runs["pretraining"]) & (runs["name"] == "dense")
+    key = ["method", "requested_sparsity", "seed"]
+    twins = begun & runs.duplicated(key, keep=False)
+    if not twins.any():
+        return runs
+    named = {
+        column: runs[column].mask(begun, runs[column].str.replace("dense", "dense start", n=1))
+        for column in ("method", "variant")
+    }
+    return runs.assign(**named)
 
 
 def run_row(run: str, content: Mapping[str, Any]) -> dict[str, Any]:
