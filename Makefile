@@ -11,7 +11,7 @@ demo: .venv/.runtime
 test: export OMP_NUM_THREADS = 1
 test: lint
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@$(BIN)/pytest --quiet -n 2
+	@$(BIN)/pytest --quiet -n 2 --dist worksteal
 
 test-slow: .venv/.development
 	@$(BIN)/pytest -m slow

@@ -124,6 +124,7 @@ def test_metadata_say_where_the_weights_come_from(run: tuple[Path, nn.Module]) -
         assert fields["prunus.classes"] == 10
 
 
+@pytest.mark.slow
 def test_onnx_gives_the_same_outputs_for_any_batch(run: tuple[Path, nn.Module]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     home, model = run

@@ -196,6 +196,7 @@ def test_two_seeds_draw_two_masks_or_none(case: Case) -> None:
     "ignore:<class 'torch.autograd.function.Function'> should not be instantiated:DeprecationWarning"
 )
 @all_cases
+@pytest.mark.slow
 def test_compiles_once_whatever_the_masks_do(case: Case) -> None:
     torch.compiler.reset()
     counters.clear()

@@ -127,6 +127,7 @@ def test_same_bits_under_a_wrapper(case: Case, wire: Callable[[Case, nn.Module],
 
 @pytest.mark.filterwarnings(COMPILER_WARNING)
 @pytest.mark.parametrize("name", ["gmp", "dpf", "str"])
+@pytest.mark.slow
 def test_same_bits_when_compiled_before(name: str) -> None:
     """The matrix compiles all methods after sparsify; here a compiled model is given to it."""
     inner = network()

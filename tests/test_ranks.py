@@ -89,6 +89,7 @@ def one_line(job: Job) -> str:
     return str(line)
 
 
+@pytest.mark.slow
 def test_two_ranks_train_a_run(tmp_path: Path) -> None:
     plain, broken = written(tmp_path, steps=60), fragile(tmp_path / "broken")
     spoilt = fragile(tmp_path / "spoilt", method="dense")

@@ -185,6 +185,7 @@ def test_several_studies_stand_side_by_side(studies: tuple[Path, Path], tmp_path
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_studies_of_other_workloads_are_compared_to_their_own_dense(studies: tuple[Path, Path], tmp_path: Path) -> None:
     for path in studies[1].glob("runs/*/result.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "cnn"}))
@@ -202,6 +203,7 @@ def test_methods_of_one_study_alone_leave_a_gap(studies: tuple[Path, Path], tmp_
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_several_studies_go_to_a_directory_of_their_own(
     studies: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

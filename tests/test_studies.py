@@ -116,6 +116,7 @@ def interrupted(number: int) -> float:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_two_open_an_empty_storage_at_once(storage: str, tmp_path: Path) -> None:
     openers = [start(OPENER, storage, tmp_path / "go", -1) for _ in range(2)]
     wait_for(lambda: len(list(tmp_path.glob("ready-*"))) == 2)

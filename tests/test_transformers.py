@@ -16,6 +16,8 @@ from prunus.integrations.transformers import FILE, SparsifyCallback  # noqa: E40
 from prunus.masks import unpack  # noqa: E402
 from prunus.methods import METHODS  # noqa: E402
 
+pytestmark = pytest.mark.slow  # a trainer's own weight, for what the other integrations show as well
+
 STEPS, SAVED = 12, 7  # SAVED lies inside the second of three epochs, when masks have changed
 PROBES = ("snip-batches", "grasp-batches", "synflow")  # their batches do not fit a transformer
 RESUMED = [case for name, case in CASE.items() if name not in PROBES]
