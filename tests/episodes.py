@@ -65,9 +65,10 @@ def make(
     widths: tuple[int, ...] = (8, 5),
     rate: float = 0.05,
     update_every: int = 3,
+    rescale: bool = False,
 ) -> Episode:
     """An episode of four decisions."""
-    chosen = METHODS[method](0.5)
+    chosen = METHODS[method](0.5, rescale=rescale)
     assert isinstance(chosen, Masked)
     training, sparsifier = trained(seed, decided(chosen), steps=steps, widths=widths, rate=rate)
     operations = counter(training.model, prunable(training.model), torch.zeros(1, FEATURES))
@@ -81,5 +82,6 @@ def make(
 
 def environment(**changes: Any) -> SparsityEnv:
     """Its environment; what `make` takes goes there."""
-    built = {key: changes.pop(key) for key in ("method", "steps", "widths", "rate", "update_every") if key in changes}
+    names = ("method", "steps", "widths", "rate", "update_every", "rescale")
+    built = {key: changes.pop(key) for key in names if key in changes}
     return SparsityEnv(partial(make, **built), **changes)

@@ -52,9 +52,10 @@ def plainly(method: Masked, **changes: Any) -> tuple[dict[str, Any], dict[str, A
 
 
 @both
-def test_a_constant_action_is_the_method_without_a_schedule(method: str) -> None:
-    found = run_through(environment(method=method, low=0.0), [[-0.5] * 3] * 4)
-    constant = METHODS[method](0.75)
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_constant_action_is_the_method_without_a_schedule(method: str, rescale: bool) -> None:
+    found = run_through(environment(method=method, low=0.0, rescale=rescale), [[-0.5] * 3] * 4)
+    constant = METHODS[method](0.75, rescale=rescale)
     assert isinstance(constant, Masked)
     assert equal(list(found), list(plainly(constant)))
 

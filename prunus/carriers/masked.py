@@ -55,13 +55,14 @@ class Masked:
         if self.start is not None or site.start:
             project_all_(site, self.masks)
         self._advance_(0, with_gradients=False)
-        if self.rescale and not site.start:
-            _restore_variance_(site.weights, self.masks)
+        self._rescale_()
 
     def change_(self, update: Update, clock: int, progress: float) -> None:
         """Set the masks by a rule that reads no gradient, between two steps, as if it were due now."""
         self._evolution.run_(update, progress, f"{clock}.0")
         project_all_(self._evolution.site, self.masks)
+        if clock == 0:
+            self._rescale_()
 
     def before_step(self, clock: int) -> None:
         """Update masks by the dense gradient where the rule reads it."""
@@ -98,6 +99,11 @@ class Masked:
     def load_state_dict(self, state: dict[str, Tensors], clock: int) -> None:
         """Take them back; weights and optimizer state come with their own states, as they were."""
         self._evolution.load_state_dict(state)
+
+    def _rescale_(self) -> None:
+        site = self._evolution.site
+        if self.rescale and not site.start:
+            _restore_variance_(site.weights, self.masks)
 
     def _advance_(self, clock: int, with_gradients: bool) -> None:
         for _ in self._evolution.advance_(clock, with_gradients):
