@@ -196,6 +196,7 @@ def test_studies_of_other_workloads_are_compared_to_their_own_dense(studies: tup
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_methods_of_one_study_alone_leave_a_gap(studies: tuple[Path, Path], tmp_path: Path) -> None:
     write_run(studies[1], "set", 0.9, 0, 0.8)
     text = write_report(*studies, out=tmp_path / "both").with_suffix(".md").read_text()

@@ -215,6 +215,7 @@ def test_every_figure_and_table_has_its_numbers(tmp_path: Path, write: Any) -> N
     assert new < linked
 
 
+@pytest.mark.slow
 def test_several_studies_of_retraining_stand_side_by_side(tmp_path: Path) -> None:
     directories = write_retraining(tmp_path / "one"), write_methods(tmp_path / "two")
     out = write_report(*directories, out=tmp_path / "both").parent
