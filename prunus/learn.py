@@ -49,6 +49,10 @@ def learn(
         raise RecipeError("learn trains each run in one process, not under torchrun; leave it out, and give --workers")
     study = Study(directory / "learning", workers, checkpoint_every, log, None)
     study.directory.mkdir(parents=True, exist_ok=True)
+    if any(agent not in SEARCHES for agent in recipe.learn.agents):
+        import prunus.pupils  # noqa: F401  # whose extra is to be missed now, not hours later
+    if recipe.learn.leaky:
+        console.print("LEAKY: policies see the test set on the recipe's seeds; their closed loops are no result.")
     with alone(study.directory):
         study.forget_tasks_()
         planned = list(lessons(recipe, recipe.learn, study.directory))
@@ -74,7 +78,8 @@ def with_schedules(recipe: Recipe, learned: Sequence[Lesson]) -> Recipe:
 
 def _learned(lesson: Lesson, seeds: Sequence[int], study: Study, console: Console) -> dict[str, Any]:
     """The record of a lesson, learned now unless it was before."""
-    if (known := lesson.known()) is not None:
+    known = lesson.known()
+    if known is not None and (lesson.agent in SEARCHES or [one["seed"] for one in known["closed_loop"]] == [*seeds]):
         console.print(f"{lesson.name}: learned before, in {lesson.schedule}", markup=False, soft_wrap=True)
         return known
     shapes, update_every = frame(lesson)
@@ -123,6 +128,7 @@ class LessonDisplay(Display):
 
     def practised(self, number: int, reached: float | None) -> None:
         """An episode of a policy has ended, at this accuracy or, where it is None, because its loss was not finite."""
+        self.done = number  # those before may have ended before this process began
         name = f"episode {number + 1}"
         self.labels = {name: name}
         self._told(name, reached, "the loss was no longer finite")

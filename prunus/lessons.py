@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,7 @@ from prunus.storage import write_atomically
 from prunus.tables import RecipeError
 
 METHODS = ("rp-rr", "mp-rr")  # those that follow a schedule up and down
+OF_A_LESSON = {"trainings", "finalists", "sparsest", "decision_every", "smooth", "reward"}
 AT_ONCE = 4  # points that a search proposes without knowing of each other, however many processes try them
 
 Results = Sequence[dict[str, Any] | None]  # None for a training that diverged
@@ -61,9 +62,14 @@ class Lesson:
         """The file of what was learned."""
         return self.folder / f"{self.agent}.json"
 
+    @property
+    def work(self) -> Path:
+        """What a policy leaves while it learns."""
+        return self.folder / f"{self.agent}-{self.key()}"
+
     def key(self) -> str:
         """The hash of all that the lesson follows from."""
-        named = [self.cell.name(), self.agent, self.learn.model_dump(mode="json")]
+        named = [self.cell.name(), self.agent, self.learn.model_dump(mode="json", include=OF_A_LESSON)]
         return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]
 
     def known(self) -> dict[str, Any] | None:
@@ -72,9 +78,23 @@ class Lesson:
         record: dict[str, Any] | None = json.loads(path.read_text()) if path.is_file() else None
         return record if record is not None and record["key"] == self.key() else None
 
+    def provenance(self, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Where the schedule comes from and what it cost, for its file."""
+        recipe = self.cell.resolved()
+        costs = ("training_macs", "training_macs_dense", "seconds")
+        return {
+            "agent": self.agent,
+            "search_cost": self.learn.trainings,
+            **{key: record[key] for key in ("reward", "chosen", *costs)},
+            "learn": self.learn.model_dump(mode="json", include=OF_A_LESSON),
+            "recipe": {key: value for key, value in recipe.items() if key not in ("seed", "learn", "search")},
+        }
+
     def leave(self, schedule: LearnedSchedule, record: dict[str, Any]) -> dict[str, Any]:
         """Write what was learned, the record last, and return the record."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        drawn = single(self.cell).arguments.get("mask_init") or schedule.mask_init
+        schedule = replace(schedule, mask_init=drawn, provenance=self.provenance(record))
         schedule.write(self.schedule)
         schedule.write(self.schedule.with_suffix(".csv"))
         record |= {
@@ -85,7 +105,7 @@ class Lesson:
             "schedule": str(self.schedule),
             "trainings": self.learn.trainings,
             "finalists": self.learn.finalists,
-            "leaky": self.learn.leaky,
+            "leaky": self.learn.leaky and bool(record["closed_loop"]),
             "layers": list(schedule.density),
             "update_every": schedule.delta_t,
             "densities": [list(row) for row in zip(*schedule.density.values(), strict=True)],
@@ -101,8 +121,12 @@ class Lesson:
 
 def lessons(recipe: Recipe, learn: Learn, folder: Path) -> Iterator[Lesson]:
     """One for each of the recipe's methods, sparsities and agents. Raises RecipeError where no method can learn."""
+    if recipe.recalibrate:
+        raise RecipeError(f"learn needs recalibrate=0, for decisions are made without it, got {recipe.recalibrate}")
     for cell in _cells(recipe):
         chosen = single(cell)
+        if chosen.arguments.get("turnover") and any(agent.startswith("ppo") for agent in learn.agents):
+            raise RecipeError(f"a policy decides sizes alone: {chosen.method} needs turnover=0, or other learn.agents")
         if chosen.sparsity >= learn.sparsest:
             raise RecipeError(
                 f"learn.sparsest must be above the recipe's sparsity {chosen.sparsity}, or there is nothing to choose, "
@@ -151,6 +175,8 @@ def search(lesson: Lesson, shapes: Shapes, update_every: int, propose: Propose, 
     ranked = sorted(range(tries), key=lambda at: -(told[at][1] or 0.0))[: lesson.learn.finalists]
     files = [_candidate(lesson, shapes, update_every, at, told[at][0]) for at in ranked]
     finals = train_all([lesson.run(file, SELECTION) for file in files])
+    if all(one is None for one in finals):
+        raise diverged(lesson)
     merits = [fmean([told[at][1] or 0.0, accuracy(one) or 0.0]) for at, one in zip(ranked, finals, strict=True)]
     best = merits.index(max(merits))
     record = {
@@ -161,6 +187,14 @@ def search(lesson: Lesson, shapes: Shapes, update_every: int, propose: Propose, 
         **cost([*results, *finals]),
     }
     return lesson.leave(LearnedSchedule.read(files[best]), record)
+
+
+def diverged(lesson: Lesson) -> RecipeError:
+    """The error of a lesson that nothing came of."""
+    return RecipeError(
+        f"{lesson.name}: the loss of every final training was no longer finite, so that there is no schedule; lower "
+        "the learning rate"
+    )
 
 
 def accuracy(result: Mapping[str, Any] | None) -> float | None:

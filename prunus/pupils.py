@@ -2,11 +2,14 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import numpy as np
+import torch
 
 from prunus.budgets import Shapes
 from prunus.carriers import Carrier, Masked
@@ -15,12 +18,11 @@ from prunus.learned.agent import learn
 from prunus.learned.curricula import Curriculum, curriculum
 from prunus.learned.environment import SparsityEnv
 from prunus.learned.episode import Episode, Measured, decided
-from prunus.learned.log import Log, exported
-from prunus.learned.rewards import REWARDS, Budget, Reward
+from prunus.learned.rewards import REWARDS
 from prunus.learned.rollouts import Policy, closed_loop
 from prunus.learned.vector import Episodes
 from prunus.learned_schedule import LearnedSchedule
-from prunus.lessons import Lesson
+from prunus.lessons import Lesson, diverged
 from prunus.prepare import Prepared, prepare
 from prunus.recipes import Recipe
 from prunus.settings import SELECTION
@@ -58,10 +60,11 @@ class Classroom:
             classes=prepared.data.classes,
         )
 
-    def test_accuracy(self) -> float:
-        """Of the network of the latest episode."""
+    def scores(self) -> dict[str, float]:
+        """The accuracies of the network of the latest episode."""
         assert self.prepared is not None
-        return self.prepared.quality(self.prepared.test).accuracy
+        parts = {"validation": self.prepared.validation, "test": self.prepared.test}
+        return {name: self.prepared.quality(images).accuracy for name, images in parts.items()}
 
 
 def practise(
@@ -73,40 +76,65 @@ def practise(
     networks of selection, and the mean of their densities is the schedule. On the networks of ``seeds`` the policy
     decides once more by itself, in processes of which there are at most ``workers`` while it learns.
     """
-    room = Classroom(lesson.cell, update_every)
-    first = _environment(lesson, room)
-    plan = curriculum(
-        lesson.agent,
-        decisions=math.ceil(first.updates / lesson.learn.decision_every),
-        trainings=lesson.learn.trainings,
-        layers=len(shapes),
-        reward=lesson.learn.reward,
-    )
-    environment = _environment(lesson, room, plan)
+    with _one_thread():
+        return _practised(lesson, shapes, update_every, seeds, workers, hear)
+
+
+def _practised(
+    lesson: Lesson, shapes: Shapes, update_every: int, seeds: Sequence[int], workers: int, hear: Hear
+) -> dict[str, Any]:
+    learning = lesson.learn.trainings - lesson.learn.finalists
+    environment, plan = _planned(lesson, shapes, update_every, learning)
     make = partial(_environment, lesson, Classroom(lesson.cell, update_every), plan)
     processes = 0 if workers == 1 else min(workers, plan.environments)
     with closing(Episodes([make] * plan.environments, workers=processes)) as episodes:
         learned = learn(
             episodes,
-            lesson.learn.trainings - lesson.learn.finalists,
+            learning,
             plan.settings,
             decisions=environment.steps,
-            folder=lesson.folder / f"{lesson.agent}-{lesson.key()}",
+            folder=lesson.work,
             policy=plan.policy,
             hear=lambda record: hear(record["episode"], _accuracy(record)),
         )
-    finals = [closed_loop(learned.policy, environment, SELECTION + at) for at in range(lesson.learn.finalists)]
-    for at, log in enumerate(finals):
-        hear(lesson.learn.trainings - lesson.learn.finalists + at, _accuracy(log.record()))
-    records = [*learned.episodes, *(log.record() for log in finals)]
+    finals = []
+    for at in range(lesson.learn.finalists):
+        finals.append(_final(lesson, learned.policy, environment, SELECTION + at))
+        hear(learning + at, _accuracy(finals[-1]))
+    if all(one["diverged"] for one in finals):
+        raise diverged(lesson)
     record = {
         "reward": plan.reward,
         "episodes": [_episode(one, environment) for one in learned.episodes],
-        "chosen": [{"seed": log.seed, "accuracy": _accuracy(log.record())} for log in finals],
+        "chosen": [{"seed": one["seed"], "accuracy": _accuracy(one)} for one in finals],
         "closed_loop": [_evaluated(lesson, learned.policy, plan, update_every, seed) for seed in seeds],
-        **_cost(records),
+        **_cost([*learned.episodes, *finals]),
     }
     return lesson.leave(_schedule(lesson, shapes, update_every, finals), record)
+
+
+def _planned(lesson: Lesson, shapes: Shapes, update_every: int, learning: int) -> tuple[SparsityEnv, Curriculum]:
+    """An environment for what is done alone, and how the agent learns in ``learning`` trainings."""
+    room = Classroom(lesson.cell, update_every)
+    plan = curriculum(
+        lesson.agent,
+        decisions=math.ceil(_environment(lesson, room).updates / lesson.learn.decision_every),
+        trainings=learning,
+        layers=len(shapes),
+        reward=lesson.learn.reward,
+    )
+    return _environment(lesson, room, plan), plan
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """What comes out is not to depend on whether environments have processes of their own, which have one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _decided(method: Carrier) -> Carrier:
@@ -118,46 +146,47 @@ def _environment(lesson: Lesson, room: Classroom, plan: Curriculum | None = None
     low, high = lesson.densities
     if plan is None:
         return SparsityEnv(room, low=low, high=high)
-    reward: Reward = Budget(target=high) if plan.reward == "budget" else REWARDS[plan.reward]()
+    reward = REWARDS[plan.reward]()
     actions, hold = Actions(smooth=lesson.learn.smooth), lesson.learn.decision_every
     return SparsityEnv(room, low=low, high=high, actions=actions, observe=plan.observe, reward=reward, hold=hold)
 
 
+def _final(lesson: Lesson, policy: Policy, environment: SparsityEnv, seed: int) -> dict[str, Any]:
+    """The record of an episode by which the schedule is chosen; taken from its file where that was done before."""
+    path = lesson.work / f"final-{seed}.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(closed_loop(policy, environment, seed).record()))
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
 def _evaluated(lesson: Lesson, policy: Policy, plan: Curriculum, update_every: int, seed: int) -> dict[str, Any]:
-    """The policy on the network of a seed that it has not seen; taken from its file where that was done before."""
-    path = lesson.folder / f"{lesson.agent}-{lesson.key()}" / f"closed-loop-{seed}.json"
+    """The policy on the network of a seed that it has not seen; taken from its file where that was done before.
+
+    Without scores where the loss was no longer finite.
+    """
+    path = lesson.work / f"closed-loop-{seed}{'-leaky' * lesson.learn.leaky}.json"
     if path.is_file():
         found: dict[str, Any] = json.loads(path.read_text())
         return found
     room = Classroom(lesson.cell, update_every, lesson.learn.leaky)
     environment = _environment(lesson, room, plan)
     record = closed_loop(policy, environment, seed).record()
-    assert room.prepared is not None
-    evaluated = {
-        "seed": seed,
-        "validation": room.prepared.quality(room.prepared.validation).accuracy,
-        "test": room.test_accuracy(),
-        "sparsity": _sparsity(record, environment),
-    }
+    evaluated: dict[str, Any] = {"seed": seed, "validation": None, "test": None, "sparsity": None}
+    if not record["diverged"]:
+        evaluated |= room.scores() | {"sparsity": _sparsity(record, environment)}
     write_atomically(path, json.dumps(evaluated))
     return evaluated
 
 
-def _schedule(lesson: Lesson, shapes: Shapes, update_every: int, logs: Sequence[Log]) -> LearnedSchedule:
+def _schedule(lesson: Lesson, shapes: Shapes, update_every: int, finals: Sequence[dict[str, Any]]) -> LearnedSchedule:
     return LearnedSchedule.of(
-        exported([log for log in logs if not log.diverged]).tolist(),
+        np.mean([one["densities"] for one in finals if not one["diverged"]], axis=0).tolist(),
         shapes,
         bounds=dict.fromkeys(shapes, lesson.densities),
         method=lesson.method,
         delta_t=update_every,
-        provenance={
-            "agent": lesson.agent,
-            "model": lesson.cell.resolved()["model"],
-            "data": lesson.cell.data,
-            "seeds": [log.seed for log in logs],
-            "search_cost": lesson.learn.trainings,
-            "leaky": lesson.learn.leaky,
-        },
+        provenance={},
     )
 
 
@@ -167,7 +196,7 @@ def _accuracy(record: dict[str, Any]) -> float | None:
 
 def _sparsity(record: dict[str, Any], environment: SparsityEnv) -> float:
     sizes = environment.network.sizes
-    return 1.0 - float(sizes @ record["densities"][-1] / sizes.sum())
+    return float(1.0 - sum(record["active"].values()) / sizes.sum())
 
 
 def _episode(record: dict[str, Any], environment: SparsityEnv) -> dict[str, Any]:

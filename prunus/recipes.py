@@ -203,6 +203,7 @@ class Recipe(BaseModel):
     def name(self) -> str:
         """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
         named = self.resolved()
+        named["method"] = _by_content(named["method"])
         if origin := self.origin():
             content = _content(start_file(origin))
             named["start"] = self.start | {"weights": content} if isinstance(self.start, dict) else content
@@ -211,18 +212,17 @@ class Recipe(BaseModel):
             files.append(npz_file(self.data))
         if isinstance(self.model, str) and self.model.endswith(".json"):
             files.append(Path(self.model.partition("/")[2]))
-        files += [Path(name) for name in _texts(self.method) if name.endswith(SCHEDULE_FILES)]
         text = json.dumps([named, *(_content(path) for path in files)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _texts(value: Any) -> Iterator[str]:
-    """Every string in a nest of mappings and lists."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for one in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(one)
+def _by_content(value: Any) -> Any:
+    """The same nest of mappings and lists, the names of schedule files in it replaced by what they hold."""
+    if isinstance(value, Mapping):
+        return {key: _by_content(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_by_content(one) for one in value]
+    return _content(Path(value)) if isinstance(value, str) and value.endswith(SCHEDULE_FILES) else value
 
 
 def start_file(start: str) -> Path:

@@ -9,7 +9,7 @@ from prunus.points import Choices, Dimension, Range
 from prunus.tables import RecipeError, canonical
 
 Agent = Literal["ppo", "ppo-paper", "ppo-shared", "random", "optuna"]
-Reward = Literal["delta", "acc", "budget"]
+Reward = Literal["delta", "acc"]
 SELECTION = 1000  # the first seed of the networks that a schedule is chosen by
 
 Setting = Mapping[str, Any]  # {low: ..., high: ...}, spread evenly in the logarithm where low is above 0; {each: [...]}
@@ -106,9 +106,10 @@ class Learn(BaseModel):
 
     @model_validator(mode="after")
     def _affordable(self) -> "Learn":
-        if self.finalists >= self.trainings:
+        if 2 * self.finalists > self.trainings:
             raise ValueError(
-                f"finalists take {self.finalists} trainings of {self.trainings}, which leaves none to learn from"
+                f"finalists take {self.finalists} trainings of {self.trainings}, and as many at least must be left to "
+                "learn from; raise trainings, or lower finalists"
             )
         if self.trainings > SELECTION:
             raise ValueError(f"trainings must be at most {SELECTION}, got {self.trainings}")

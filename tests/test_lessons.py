@@ -92,6 +92,43 @@ def test_a_lesson_is_known_as_long_as_nothing_that_it_follows_from_has_changed(t
     assert other.known() is None
 
 
+def test_agents_and_replays_that_a_recipe_gains_leave_what_was_learned(tmp_path: Path) -> None:
+    kept = lesson(tmp_path)
+    more = recipe(agents=["random", "optuna"], whole=True)
+    assert more.learn is not None
+    assert next(lessons(more, more.learn, tmp_path)).key() == kept.key()
+
+
+def test_a_file_says_where_its_schedule_comes_from_and_what_it_cost(tmp_path: Path) -> None:
+    chosen = recipe().model_copy(update={"method": {"mp-rr": {"update_every": 2, "mask_init": "random"}}})
+    assert chosen.learn is not None
+    (one,) = lessons(chosen, chosen.learn, tmp_path)
+    search(one, SHAPES, 2, evenly, Trainings())
+    left = LearnedSchedule.read(one.schedule)
+    assert left.mask_init == "random"
+    assert (left.provenance["agent"], left.provenance["search_cost"], left.provenance["training_macs"]) == (
+        ("random", 6, 60)
+    )
+    assert isinstance(left.provenance["recipe"], dict)
+    assert left.provenance["recipe"]["method"] == {"mp-rr": {"update_every": 2, "mask_init": "random"}}
+
+
+def test_a_search_whose_last_trainings_all_diverge_leaves_no_schedule(tmp_path: Path) -> None:
+    one = lesson(tmp_path)
+    with pytest.raises(RecipeError, match=r"mp-rr at 0\.5, random: the loss of every final training was no longer"):
+        search(one, SHAPES, 2, evenly, Trainings(diverging=[SELECTION]))
+    assert not one.schedule.exists()
+
+
+@pytest.mark.parametrize(("trainings", "environments"), [(16, 2), (17, 1)])
+def test_no_training_is_learned_from_that_is_not_counted(trainings: int, environments: int) -> None:
+    from prunus.learned.curricula import curriculum
+
+    asked = {"decisions": 5, "trainings": trainings, "layers": 2, "reward": "delta"}
+    assert curriculum("ppo", **asked).environments == environments  # type: ignore[arg-type]
+    assert curriculum("ppo-paper", **asked).environments == 1  # type: ignore[arg-type]
+
+
 def test_a_lesson_is_made_for_each_method_sparsity_and_agent(tmp_path: Path) -> None:
     methods = {"dense": {}, "rp-rr": {"schedule": {"each": ["linear", "cubic"]}}, "mp-rr": {}}
     chosen = recipe().model_copy(update={"method": methods, "sparsity": (0.5, 0.9)})
@@ -111,6 +148,8 @@ def test_a_lesson_is_made_for_each_method_sparsity_and_agent(tmp_path: Path) -> 
     [
         ({"method": {"gmp": {}}}, {}, r"needs a method that follows schedules, rp-rr or mp-rr, got \['gmp'\]"),
         ({}, {"sparsest": 0.5}, "learn.sparsest must be above the recipe's sparsity 0.5"),
+        ({"recalibrate": 2}, {}, "learn needs recalibrate=0"),
+        ({"method": {"mp-rr": {"turnover": 0.3}}}, {"agents": ["random", "ppo"]}, "mp-rr needs turnover=0"),
         ({"steps": None, "epochs": [1, 2]}, {}, "needs one length and one value of each argument of mp-rr"),
     ],
 )
@@ -124,7 +163,7 @@ def test_what_cannot_be_learned_is_said(changes: dict[str, Any], learn: dict[str
     [
         ({"seed": 3}, "agents see networks of seed 3, which is one of the recipe's"),
         ({"seed": SELECTION}, f"agents see networks of seed {SELECTION}"),
-        ({"learn": {"trainings": 3, "finalists": 3}}, "finalists take 3 trainings of 3"),
+        ({"learn": {"trainings": 5, "finalists": 3}}, "finalists take 3 trainings of 5, and as many"),
         ({"learn": {"trainings": 1001}}, "trainings must be at most 1000, got 1001"),
         ({"learn": {"agents": ["sarsa"]}}, "'ppo', 'ppo-paper', 'ppo-shared', 'random' or 'optuna', got 'sarsa'"),
     ],
@@ -193,8 +232,8 @@ def test_what_a_closed_loop_decides_is_what_its_schedule_replays(tmp_path: Path)
     ("command", "changes", "message"),
     [
         ("learn", {"method": "gmp"}, "learn needs the key learn in the recipe"),
-        ("compare", {"learn": {"trainings": 4}}, "a recipe with the key learn is for prunus learn"),
-        ("learn", {"learn": {"trainings": 4}, "method": {"mp-rr": {"update_every": 7}}}, "at most the 6 steps"),
+        ("compare", {"learn": {"trainings": 6}}, "a recipe with the key learn is for prunus learn"),
+        ("learn", {"learn": {"trainings": 6}, "method": {"mp-rr": {"update_every": 7}}}, "at most the 6 steps"),
     ],
 )
 def test_commands_say_what_they_are_for(

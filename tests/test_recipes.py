@@ -47,7 +47,7 @@ CHANGES: dict[str, Any] = {
     "start": __file__,
     "plugins": "json",
     "search": {"trainings": 4},
-    "learn": {"learn": {"trainings": 4}, "seed": 2000},
+    "learn": {"learn": {"trainings": 6}, "seed": 2000},
 }
 
 

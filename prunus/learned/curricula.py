@@ -8,8 +8,6 @@ from prunus.learned.observations import Layerwise, Observe, Paper, Plus
 from prunus.learned.settings import Settings, paper, plus
 from prunus.learned.shared_policy import SharedPolicy
 
-ENVIRONMENTS = 2  # that learn together, whatever the number of processes, so that this changes nothing
-
 
 @dataclass(frozen=True)
 class Curriculum:
@@ -18,19 +16,21 @@ class Curriculum:
     settings: Settings
     observe: Observe
     reward: str
-    policy: type[BasePolicy] = ActorCriticPolicy
-    environments: int = ENVIRONMENTS
+    policy: type[BasePolicy]
+    environments: int
 
 
 def curriculum(agent: str, *, decisions: int, trainings: int, layers: int, reward: str) -> Curriculum:
     """That of ``ppo``, ``ppo-paper`` or ``ppo-shared``, for a network of so many layers.
 
-    The paper's has an environment, an observation and a reward of its own.
+    The paper's has an observation and a reward of its own, and one environment. Others have two where the trainings are
+    even: episodes of two end together, and one too many would be learned from.
     """
     if agent == "ppo-paper":
-        return Curriculum(paper(), Paper(), "acc", environments=1)
+        return Curriculum(paper(), Paper(), "acc", ActorCriticPolicy, environments=1)
+    environments = 1 if trainings % 2 else 2  # whatever the number of processes, which changes nothing
     shared = agent == "ppo-shared"
     settings = plus(decisions, trainings, reward=reward, shared=shared)
     if shared:
-        return Curriculum(settings, Layerwise(layers), reward, SharedPolicy)
-    return Curriculum(settings, Plus(), reward)
+        return Curriculum(settings, Layerwise(layers), reward, SharedPolicy, environments)
+    return Curriculum(settings, Plus(), reward, ActorCriticPolicy, environments)

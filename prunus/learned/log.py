@@ -43,6 +43,7 @@ class Log:
             "layers": list(self.layers),
             "densities": [list(row) for row in self.densities],
             "updates": len(self.densities),
+            "active": last["n_active"],
             "train_steps": last["train_steps"],
             "dense_flops": last["dense_flops"],
             "sparse_flops": last["sparse_flops"],

@@ -1,6 +1,5 @@
 """Observations: what a policy sees of a training, as a vector of float32 in [-10, 10]."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import log, log10, prod
 from typing import Protocol
@@ -140,9 +139,6 @@ class Layerwise:
             2 * network.overall(moment.nonzero) - 1,
         )
         return _bounded([*rows.ravel(), *counts, *shared])
-
-
-OBSERVATIONS: dict[str, Callable[..., Observe]] = {"paper": Paper, "plus": Plus, "layers": Layerwise}
 
 
 def _state(moment: Moment, network: Network) -> tuple[float, float]:
