@@ -175,6 +175,8 @@ def ordered(tried: Callable[[Choice], Tried], left_out: dict[str, str], steps: i
         lambda best: [Choice(best.schedule, cycles) for cycles in CYCLES if cycles <= steps],
         lambda best: [Choice(best.schedule, best.cycles, factor) for factor in FACTORS],
     ]
+    if trainings < 1:
+        raise ValueError(f"trainings must be at least 1, got {trainings}")
     advice.tried += [tried(choice) for choice in first[:trainings]]
     for stage in stages:
         choices = stage(advice.best.choice)

@@ -54,8 +54,13 @@ def _as_rank(arguments: Sequence[str] | None) -> int:
 
     ranks.start_()
     if ranks.leads():
-        code = _command(arguments)
-        ranks.end_()
+        try:
+            code = _command(arguments)
+            ranks.end_()
+        except RuntimeError as error:
+            if not ranks.lost(error):
+                raise
+            raise ValueError("another rank has failed, and its own line says why") from error
         return code
     ranks.follow(DIVERGED)
     return 0

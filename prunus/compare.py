@@ -49,6 +49,8 @@ def compare(
         raise RecipeError("a recipe with the key learn is for prunus learn, which compares in the end; or learn=null")
     if workers > 1 and ranks.world_size() > 1:
         raise RecipeError(f"--workers must be 1 under torchrun, whose ranks train each run together, got {workers}")
+    if storage is not None and ranks.world_size() > 1:
+        raise RecipeError("--storage is for machines that train runs of their own; under torchrun leave it out")
     directory.mkdir(parents=True, exist_ok=True)
     study = Study(directory, workers, checkpoint_every, log, storage)
     with alone(directory) if storage is None else nullcontext():

@@ -1,8 +1,9 @@
 """Advice on a network of your own: copies of it are retrained, each with another choice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -24,6 +25,8 @@ def advise(
     optimizer: Callable[[nn.Module], Optimizer] | None = None,
     loss: Loss = nn.functional.cross_entropy,
     recalibrate: int = 0,
+    include: str | Sequence[str] | None = None,
+    exclude: str | Sequence[str] = (),
     trainings: int = TRAININGS,
 ) -> Advice:
     """Which schedule, cycles and rates to `retrain` the trained ``model`` with, which itself stays as it is.
@@ -32,10 +35,12 @@ def advise(
     for a copy. The most accurate classifier on ``validation`` is ``advice.best.choice``: its schedule, its cycles, and
     the factor for ``pretraining.scaled``. Raises ValueError where every retraining diverged.
     """
+    drawn = torch.get_rng_state()
     images = sum(len(targets) for _, targets in validation)
 
     def tried(choice: Choice) -> Tried:
         copy = deepcopy(model)
+        torch.set_rng_state(drawn)  # every choice sees the same batches
         try:
             done = retrain(
                 copy,
@@ -49,6 +54,8 @@ def advise(
                 loss=loss,
                 validation=validation,
                 recalibrate=recalibrate,
+                include=include,
+                exclude=exclude,
             )
         except DIVERGED:
             return Tried(choice, "", None, 0, None)

@@ -25,6 +25,7 @@ from prunus.data import (
     Data,
     Labelled,
     TrainingStream,
+    data_path,
     evaluation_batches,
     known,
     load,
@@ -186,7 +187,7 @@ def prepare(
 
 def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
     """Raises RecipeError where the start was trained on images that this run would validate on."""
-    if before is None or sized(before.data)[0] != sized(recipe.data)[0]:
+    if before is None or _source(before.data) != _source(recipe.data):
         return
     ours, theirs = ((one.validation, one.split_seed, one.images) for one in (recipe, before))
     if ours != theirs:
@@ -194,6 +195,12 @@ def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
             f"validation, split_seed and images must be those of the start, {theirs[0]}, {theirs[1]} and {theirs[2]}, "
             f"got {ours[0]}, {ours[1]} and {ours[2]}: it was trained on images that this run would validate on"
         )
+
+
+def _source(data: str) -> str | Path:
+    """A data set whatever the size of its images, a path however it is written."""
+    name, _ = sized(data)
+    return name if name in DATA else data_path(name).resolve()
 
 
 def _quality(images: Labelled, data: Data, model: nn.Module) -> Quality:

@@ -34,6 +34,11 @@ def end_() -> None:
     broadcast(None)
 
 
+def lost(error: RuntimeError) -> bool:
+    """Whether the error is that another rank can no longer be heard."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 def world_size() -> int:
     """How many ranks there are; 1 where none were joined."""
     started = dist.is_available() and dist.is_torchelastic_launched() and dist.is_initialized()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prunus.data import npz_file
+from prunus.data import data_path
 from prunus.methods import METHODS
 from prunus.named_plans import FILES as SCHEDULE_FILES
 from prunus.settings import Learn, Search
@@ -209,7 +209,7 @@ class Recipe(BaseModel):
             named["start"] = self.start | {"weights": content} if isinstance(self.start, dict) else content
         files = [Path(name) for name in self.plugins if name.endswith(".py")]
         if self.data.endswith(".npz"):
-            files.append(npz_file(self.data))
+            files.append(data_path(self.data))
         if isinstance(self.model, str) and self.model.endswith(".json"):
             files.append(Path(self.model.partition("/")[2]))
         text = json.dumps([named, *(_content(path) for path in files)], sort_keys=True)

@@ -294,6 +294,7 @@ def test_readers_are_as_many_as_the_process_has_cores(monkeypatch: pytest.Monkey
     assert readers_here() == 3
     for processes, readers in ((8, 6), (1, 16), (64, 1)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "one")
         assert readers_here() == readers
 
 

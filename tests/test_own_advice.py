@@ -1,5 +1,6 @@
 """Advice in Python: copies are retrained as `retrain` does it, and the network itself stays as it is."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
@@ -64,3 +65,21 @@ def test_what_the_history_rules_out_is_left_out_and_what_diverges_is_said(
     assert set(advice.left_out) == {"ft", "lrw", "slr", "clr"}
     with pytest.raises(ValueError, match="all 2 diverged; lower the peak"):
         advise(model, data, pretraining=Peak(1e30, 60), **settings)
+
+
+def test_every_choice_sees_the_same_batches(
+    trained: tuple[nn.Module, Pretraining, list[Batch], list[Batch]],
+) -> None:
+    model, pretraining, data, validation = trained
+    orders: list[list[int]] = []
+
+    class Shuffled(list[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            orders.append(torch.randperm(len(self)).tolist())
+            return iter([self[place] for place in orders[-1]])
+
+    advise(model, Shuffled(data), sparsity=0.8, epochs=1, pretraining=pretraining, validation=validation, trainings=2)
+    assert len(orders) >= 2
+    assert orders[: len(orders) // 2] == orders[len(orders) // 2 :]
+    with pytest.raises(ValueError, match="trainings must be at least 1, got 0"):
+        advise(model, data, sparsity=0.8, epochs=1, pretraining=pretraining, validation=validation, trainings=0)

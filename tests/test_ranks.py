@@ -148,6 +148,8 @@ def test_workers_are_refused_under_torchrun(
     assert prunus("compare", written(tmp_path), "--workers", 2, "--out", tmp_path / "study") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--workers must be 1 under torchrun, whose ranks train each run together, got 2" in line
+    assert prunus("compare", written(tmp_path), "--storage", "postgresql://x", "--out", tmp_path / "study") == 2
+    assert "--storage is for machines that train runs of their own" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import prunus, tiny, written
@@ -143,6 +144,18 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
         RecipeError, match=r"has sparsity 0\.7998 and a run from it cannot end at 0\.5: .* at least 0\.7"
     ):
         prepare(started(home, sparsity=0.5))
+
+
+def test_a_start_is_known_for_its_images_however_their_path_is_written(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8), dtype=np.uint8)
+    labels = np.arange(40) % 2
+    np.savez(tmp_path / "own.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    (first,) = tiny(method="dense", data=str(tmp_path / "own.npz")).runs()
+    train(first, tmp_path, silent)
+    other = f"{tmp_path}/../{tmp_path.name}/own.npz"
+    (later,) = tiny(data=other, start=str(tmp_path / first.name()), split_seed=1).runs()
+    with pytest.raises(RecipeError, match="it was trained on images that this run would validate on"):
+        prepare(later)
 
 
 @pytest.mark.parametrize("command", ["check", "train"])

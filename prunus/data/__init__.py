@@ -8,7 +8,7 @@ from prunus.data.folder import sized
 from prunus.data.from_dataset import DatasetStream
 from prunus.data.images import Data, Files, Images, Labelled
 from prunus.data.order import Order
-from prunus.data.sources import DATA, known, load, npz_file
+from prunus.data.sources import DATA, data_path, known, load
 from prunus.data.split import split
 from prunus.data.stream import Stream
 from prunus.data.transforms import crop_flip, crop_flip_draws, normalise
@@ -30,13 +30,13 @@ __all__ = [
     "check",
     "crop_flip",
     "crop_flip_draws",
+    "data_path",
     "data_root",
     "evaluation_batches",
     "fetch",
     "known",
     "load",
     "normalise",
-    "npz_file",
     "sized",
     "split",
     "training_stream",

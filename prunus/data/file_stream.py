@@ -110,7 +110,7 @@ def readers_here() -> int:
             )
         return int(asked)
     # torchrun sets the threads to one, though the process has more cores
-    local = os.environ.get("LOCAL_WORLD_SIZE")
+    local = os.environ.get("LOCAL_WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in os.environ else None
     cores = (os.cpu_count() or 1) // int(local) if local else torch.get_num_threads()
     return max(1, min(cores, MOST_READERS))
 

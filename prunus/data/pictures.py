@@ -1,6 +1,7 @@
 """One image file to the pixels of one input: decoded, cropped and resized."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -31,10 +32,11 @@ def read(path: Path, size: int, chances: Sequence[float] | None = None) -> Tenso
     """The image in a file as uint8 (3, size, size): its `resized_crop` by ``chances``, without them its `centre_crop`.
 
     Gray becomes three equal channels, transparency is dropped. Raises DataError for a file that
-    is no whole image or has more than 8 bits a channel.
+    is no whole image or is gray with more than 8 bits.
     """
     try:
-        with Image.open(path) as image:
+        # of spoilt metadata, which nothing here reads
+        with warnings.catch_warnings(action="ignore", category=UserWarning), Image.open(path) as image:
             cropped = centre_crop(image, size) if chances is None else resized_crop(image, size, chances)
             pixels = torch.frombuffer(bytearray(cropped.tobytes()), dtype=torch.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

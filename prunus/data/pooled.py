@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from prunus.data.files import DataError
-from prunus.data.images import Data, Images
+from prunus.data.images import Data, Images, Labelled
 
 CHUNK = 4096  # images at once, which are float32 on the way
 
@@ -26,8 +26,9 @@ def pooled(data: Data, size: int) -> Data:
     return replace(data, name=f"{data.name}@{size}", train=train, test=test)
 
 
-def _pooled(images: object, factor: int) -> Images:
-    assert isinstance(images, Images), "images in files are read at their size"
+def _pooled(images: Labelled, factor: int) -> Images:
+    if not isinstance(images, Images):
+        raise DataError("images in files are read at their size and not pooled")
     return Images(torch.cat([_means(part, factor) for part in torch.split(images.images, CHUNK)]), images.labels)
 
 

@@ -83,7 +83,7 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     (1, 8, 8)
     """
     if name.endswith(".npz"):
-        return read_npz(npz_file(name, root))
+        return read_npz(data_path(name, root))
     if not known(name, root):
         raise ValueError(
             f"data must be one of {list(DATA)} or the path of an .npz file or of a folder of images, got {name!r}"
@@ -93,7 +93,7 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     if before == "imagenet":
         return imagenet(root, size)
     if before not in DATA:
-        return read_folder(_sought(before, root), size)
+        return read_folder(data_path(before, root), size)
     if download and before in PUBLISHED:
         fetch(before, root)
     data = DATA[before](root)
@@ -104,19 +104,12 @@ def known(name: str, root: Path | None = None) -> bool:
     """Whether ``name`` names a data set, or a path: ends in ``.npz``, has a slash or is a folder that exists."""
     before, _ = sized(name)
     return (
-        before in DATA
-        or name.endswith(".npz")
-        or "/" in before
-        or (before not in DATA and _sought(before, root).is_dir())
+        before in DATA or name.endswith(".npz") or "/" in before or (bool(before) and data_path(before, root).is_dir())
     )
 
 
-def npz_file(name: str, root: Path | None = None) -> Path:
-    """Where an ``.npz`` file is sought: from here, else below ``root``."""
-    return _sought(name, root)
-
-
-def _sought(name: str, root: Path | None) -> Path:
+def data_path(name: str, root: Path | None = None) -> Path:
+    """Where a file or folder is sought: from here, else below ``root``."""
     return Path(name) if Path(name).exists() else data_root(root) / name
 
 
