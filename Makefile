@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq
 
-.PHONY: demo test test-slow docs lint format clean
+.PHONY: demo test test-slow test-browser docs lint format clean
 
 demo: .venv/.runtime
 	@$(BIN)/prunus compare recipes/compare-digits.yaml
@@ -15,6 +15,9 @@ test: lint
 
 test-slow: .venv/.development
 	@$(BIN)/pytest -m slow
+
+test-browser: .venv/.development
+	@$(BIN)/pytest --quiet -m slow tests/test_report_browser.py
 
 docs: .venv/.development
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
