@@ -38,6 +38,7 @@ def test_every_run_of_a_seed_begins_from_the_same_dense_run() -> None:
     assert first.learning_rate == START["learning_rate"]
 
 
+@pytest.mark.slow
 def test_a_study_trains_them_first_and_counts_what_they_took(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -108,6 +108,7 @@ def test_what_others_wrote_stays_text(study: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_panels_say_their_numbers_under_the_mouse(study: Path) -> None:
     plots = {name: plot(read(study)) for name, plot in PLOTS.items()}
     titles = {name: [re.findall("<title>(.*?)</title>", part.svg) for part in plots[name].panels] for name in plots}

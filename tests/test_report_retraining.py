@@ -205,6 +205,7 @@ def test_sections_appear_only_where_a_study_has_their_data(study: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [write_retraining, write_methods])
+@pytest.mark.slow
 def test_every_figure_and_table_has_its_numbers(tmp_path: Path, write: Any) -> None:
     directory = write(tmp_path / "study")
     text = write_report(directory).with_suffix(".md").read_text()
