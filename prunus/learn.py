@@ -140,22 +140,26 @@ class LessonDisplay(Display):
 
 
 def _whole(recipe: Recipe, learned: Sequence[Lesson], study: Study, console: Console) -> list[dict[str, Any]]:
-    """The test accuracy of each schedule on the recipe's seeds when nearly all training images train."""
+    """The test accuracy of each schedule, and of none, on the recipe's seeds when nearly all training images train."""
     share = LEFT_OUT / len(load_data(recipe).train)
-    planned = [(lesson, seed) for lesson in learned for seed in recipe.seed]
-    runs = [lesson.run(lesson.schedule, seed).model_copy(update={"validation": share}) for lesson, seed in planned]
+    constant = {(one.method, one.sparsity): one.cell for one in learned}.values()
+    planned = [
+        (seed, "constant", cell.model_copy(update={"seed": (seed,)})) for cell in constant for seed in recipe.seed
+    ]
+    planned += [(seed, one.agent, one.run(one.schedule, seed)) for one in learned for seed in recipe.seed]
+    runs = [run.model_copy(update={"validation": share}) for _, _, run in planned]
     console.print(f"{len(runs)} runs on all training images but {LEFT_OUT}")
     with Display(console, {run.name(): label(run) for run in runs}) as display:
         study.train_all(runs, "whole", display)
     results = [study.result("whole", run.name()) for run in runs]
     return [
         {
-            "method": lesson.method,
-            "sparsity": lesson.sparsity,
-            "schedule": lesson.agent,
+            "method": single(run).method,
+            "sparsity": single(run).sparsity,
+            "schedule": schedule,
             "seed": seed,
             "test": result["test"]["accuracy"],
         }
-        for (lesson, seed), result in zip(planned, results, strict=True)
+        for (seed, schedule, run), result in zip(planned, results, strict=True)
         if result is not None
     ]

@@ -205,7 +205,7 @@ def test_the_command_learns_once_and_replays_what_was_learned(
     assert [one["agent"] for one in learned["lessons"]] == ["ppo", "random"]
     assert [len(one["closed_loop"]) for one in learned["lessons"]] == [2, 0]
     assert {(one["schedule"], one["seed"]) for one in learned["whole"]} == {
-        (agent, seed) for agent in ("ppo", "random") for seed in (2000, 2001)
+        (schedule, seed) for schedule in ("constant", "ppo", "random") for seed in (2000, 2001)
     }
     runs = json.loads((tmp_path / "study" / "study.json").read_text())["runs"]
     assert len(runs) == 6  # constant and two learned schedules, on two networks

@@ -39,10 +39,11 @@ COST = (
     "with their sparsity and divided by those of one dense training of the same steps: 50 would be 50 dense trainings."
 )
 SCORED = (
-    "What the chosen schedule scored, mean ± sd in %. Selection: validation accuracy with the seeds that chose it, "
-    "the best of several and so flattering. Closed loop: the policy decides anew as it trains networks of unseen "
-    "seeds. Replay: the schedule's file on unseen seeds, the runs of this study. All images: its replay on training "
-    "and validation images together. Test accuracy is read once, at the end."
+    "What the chosen schedule scored, mean ± sd in %. Selection: validation accuracy in the last trainings, which a "
+    "search chose by and is flattered by, and of which a policy's schedule is the mean. Closed loop: the policy decides "
+    "anew as it trains networks of unseen seeds. Replay: the schedule's file on unseen seeds, the runs of this study. "
+    "All images: its replay when all training images but ten train. Test accuracy is read once, at the end. Random "
+    "search and Optuna choose one density a layer, a policy one a layer at every decision."
 )
 TITLES = {
     "selection": "selection: validation",
