@@ -41,9 +41,9 @@ COST = (
 SCORED = (
     "What the chosen schedule scored, mean ± sd in %. Selection: validation accuracy in the last trainings, which a "
     "search chose by and is flattered by, and of which a policy's schedule is the mean. Closed loop: the policy "
-    "decides anew as it trains networks of unseen seeds. Replay: the schedule's file on unseen seeds, the runs of this study. "
-    "All images: its replay when all training images but ten train. Test accuracy is read once, at the end. Random "
-    "search and Optuna choose one density a layer, a policy one a layer at every decision."
+    "decides anew as it trains networks of unseen seeds. Replay: the schedule's file on unseen seeds, the runs of "
+    "this study. All images: its replay when all training images but ten train. Test accuracy is read once, at the "
+    "end. Random search and Optuna choose one density a layer, a policy one a layer at every decision."
 )
 TITLES = {
     "selection": "selection: validation",
