@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def with_schedules(recipe: Recipe, learned: Sequence[Lesson]) -> Recipe:
 def _learned(lesson: Lesson, seeds: Sequence[int], study: Study, console: Console) -> dict[str, Any]:
     """The record of a lesson, learned now unless it was before."""
     known = lesson.known()
-    if known is not None and (lesson.agent in SEARCHES or [one["seed"] for one in known["closed_loop"]] == [*seeds]):
+    if known is not None and (lesson.agent in SEARCHES or _evaluated(known, lesson.learn, seeds)):
         console.print(f"{lesson.name}: learned before, in {lesson.schedule}", markup=False, soft_wrap=True)
         return known
     shapes, update_every = frame(lesson)
@@ -90,6 +90,11 @@ def _learned(lesson: Lesson, seeds: Sequence[int], study: Study, console: Consol
         from prunus.pupils import practise  # needs the extra rl
 
         return practise(lesson, shapes, update_every, seeds, study.workers, display.practised)
+
+
+def _evaluated(record: Mapping[str, Any], learn: Learn, seeds: Sequence[int]) -> bool:
+    """Whether the closed loops of a record are those that are asked for."""
+    return record["leaky"] == learn.leaky and [one["seed"] for one in record["closed_loop"]] == [*seeds]
 
 
 def frame(lesson: Lesson) -> tuple[Shapes, int]:

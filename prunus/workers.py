@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from prunus.processes import end_with_parent, portable
 from prunus.studies import Tasks
 
 Hear = Callable[[Any], None]
@@ -116,29 +116,12 @@ def _processes(job: Job, workers: int) -> Iterator[dict[Connection, BaseProcess]
 
 def _work(job: Job, threads: int, connection: Connection) -> None:
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_study, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         job.work(connection.send)
     except Exception as error:
-        connection.send(_Failure(_portable(error)))
+        connection.send(_Failure(portable(error)))
         sys.exit(1)
-
-
-def _portable(error: Exception) -> Exception:
-    """The error, or its name and text in another one where it cannot be sent, or not be made again there."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # whatever its own parts raise
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _end_with_study() -> None:
-    # a worker must not go on writing beside the study that follows a killed one
-    study = multiprocessing.parent_process()
-    assert study is not None
-    study.join()
-    os._exit(1)
 
 
 @contextmanager

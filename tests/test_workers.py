@@ -42,7 +42,7 @@ def fail(error: Exception) -> Exception:
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(workers, "_end_with_study", lambda: None)  # this process has none above it
+    monkeypatch.setattr(workers, "end_with_parent", lambda: None)  # this process has none above it
     monkeypatch.chdir(tmp_path)
 
 

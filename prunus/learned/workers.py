@@ -1,8 +1,6 @@
 """Environments at work, in this process or in one of their own: they begin episodes, take actions and reply."""
 
 import multiprocessing
-import os
-import pickle
 import signal
 import sys
 import threading
@@ -15,6 +13,8 @@ import cloudpickle
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
+
+from prunus.processes import end_with_parent, portable
 
 Vector = NDArray[np.float32]
 Environment = gymnasium.Env[Vector, Vector]
@@ -173,7 +173,7 @@ class Worker:
 
 def _work(makes: bytes, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever asks hears it, and ends its workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     try:
         environments: dict[int, Environment] = {number: make() for number, make in cloudpickle.loads(makes).items()}
         if "torch" in sys.modules:  # which an environment may do without
@@ -184,7 +184,7 @@ def _work(makes: bytes, connection: Connection) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         sys.exit()
     except Exception as error:
-        connection.send(_Failure(_portable(error)))
+        connection.send(_Failure(portable(error)))
 
 
 def _spaces(environments: Mapping[int, Environment]) -> tuple[Space, Space]:
@@ -197,18 +197,3 @@ def _spaces(environments: Mapping[int, Environment]) -> tuple[Space, Space]:
             f"environments at work together must have the same spaces, got {pairs}; pad them with Layerwise"
         )
     return observations, actions
-
-
-def _portable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
