@@ -81,7 +81,7 @@ class Lesson:
     def provenance(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """Where the schedule comes from and what it cost, for its file."""
         recipe = self.cell.resolved()
-        costs = ("training_macs", "training_macs_dense", "seconds")
+        costs = ("training_macs", "training_macs_dense")  # no seconds: runs are named by what is in the file
         return {
             "agent": self.agent,
             "search_cost": self.learn.trainings,
