@@ -15,6 +15,7 @@ from prunus.schedule_file import Densities, Json, member, read_document, runs, t
 
 DIGITS = 6  # of a density in a file
 MASK_INIT = {"rp-rr": "random", "mp-rr": "magnitude"}
+UNSAID = ""
 INTERPOLATIONS = ("previous", "linear")
 
 
@@ -45,7 +46,7 @@ class LearnedSchedule:
     by_role: Densities = field(default_factory=dict)
     layers: tuple[LearnedLayer, ...] = ()
     method: str = ""
-    mask_init: str = ""
+    mask_init: str = UNSAID
     delta_t: int = 100
     interp: str = "previous"
     created_by: str = ""
@@ -60,6 +61,8 @@ class LearnedSchedule:
             raise ValueError(f"every layer and role must hold one density a decision, at least one, found {found}")
         if self.interp not in INTERPOLATIONS:
             raise ValueError(f"interp must be one of {', '.join(INTERPOLATIONS)}, found {self.interp!r}")
+        if self.mask_init not in (UNSAID, *MASK_INIT.values()):
+            raise ValueError(f"mask_init must be random or magnitude, found {self.mask_init!r}")
         if self.layers and (differing := self.density.keys() ^ {layer.name for layer in self.layers}):
             raise ValueError(f"layers and density must name the same layers, {min(differing)!r} is in one of them")
         for layer in self.layers:

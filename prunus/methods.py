@@ -15,6 +15,7 @@ from prunus.carriers import Carrier, Edited, Feedback, Masked, Parametrized, Rat
 from prunus.carriers.edits import DecaySmallest, KeepSalient
 from prunus.carriers.retrained import Watch
 from prunus.criteria import Criterion, gradient, magnitude, preservation, random, saliency
+from prunus.learned_schedule import LearnedSchedule
 from prunus.masks import check_sparsity
 from prunus.named_plans import Planned, plan_of
 from prunus.parametrizations import NeuronThreshold, SoftMask, SoftThreshold
@@ -243,8 +244,8 @@ def rp_rr(
     Masks change by the difference alone; without a schedule they stay as they were drawn. ``schedule`` is one for all
     layers, a mapping of globs to schedules, a family ("linear", "quadratic", "cubic", "cosine", "constant") in which
     density grows from half its target up to it, or the file of a learned schedule. ``mask_init`` chooses the first
-    masks otherwise than the rest; ``turnover`` is a fraction of every layer that is dropped, and as many grown, before
-    each change.
+    masks otherwise than the rest; a file has its own, which this overrules. ``turnover`` is a fraction of every layer
+    that is dropped, and as many grown, before each change.
     """
     rule = _resize(sparsity, random, schedule, mask_init, turnover)
     return Masked(rule, _moments(schedule, turnover, update_every), rescale=rescale)
@@ -375,10 +376,12 @@ def _resize(
     sparsity: float, drop: Criterion, schedule: Planned | None, mask_init: MaskInit | None, turnover: float
 ) -> Update:
     check_sparsity(sparsity)
-    first = drop if mask_init is None else {"random": random, "magnitude": magnitude}[mask_init]
+    plan = plan_of("constant" if schedule is None else schedule, sparsity)
+    drawn = mask_init or (plan.mask_init if isinstance(plan, LearnedSchedule) else "")
+    first = {"": drop, "random": random, "magnitude": magnitude}[drawn]
     if schedule is None and not turnover:
-        return Resize(plan_of("constant", sparsity), first)
-    resize = Resize(plan_of("constant" if schedule is None else schedule, sparsity), drop, first=first)
+        return Resize(plan, first)
+    resize = Resize(plan, drop, first=first)
     return Then(DropGrow(Constant(turnover), drop, grow=random, signal=None), resize) if turnover else resize
 
 

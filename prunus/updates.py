@@ -25,7 +25,7 @@ class State:
     """What a rule may look at: detached weights, their masks, the signals it asked for, progress and a generator.
 
     ``floor`` is the sparsity that training began with; a rule may not end below it. With ``in_place`` a rule may write
-    the new masks into the present ones.
+    the new masks into the present ones. ``at_start`` holds before the first step.
     """
 
     weights: Tensors
@@ -35,6 +35,7 @@ class State:
     generator: torch.Generator
     floor: float = 0.0
     in_place: bool = False
+    at_start: bool = False
 
     def sparsity(self, schedule: Schedule) -> float:
         """What the schedule asks for now, at least ``floor``. Raises ValueError for one that ends below the floor."""
@@ -108,8 +109,8 @@ class Resize:
     """Follow a plan up or down, layer by layer, changing only the difference.
 
     Fewer: the lowest ``drop`` scores among the kept go. More: the highest ``grow`` scores among the dropped come, with
-    value zero. The same count: the mask stays bit-identical. At progress 0 ``first``, where it is given, takes the
-    place of ``drop``. The masks of RP-RR and MP-RR (Tessera et al. 2022, Sec. 2).
+    value zero. The same count: the mask stays bit-identical. Before the first step ``first``, where it is given, takes
+    the place of ``drop``. The masks of RP-RR and MP-RR (Tessera et al. 2022, Sec. 2).
     """
 
     plan: Plan
@@ -131,7 +132,7 @@ class Resize:
         if count == active:
             return mask
         if count < active:
-            drop = self.first if self.first is not None and state.progress == 0.0 else self.drop
+            drop = self.first if self.first is not None and state.at_start else self.drop
             return top_k(state.candidates(name, drop, among=mask), count)
         return mask | top_k(state.candidates(name, self.grow, among=~mask), count - active)
 

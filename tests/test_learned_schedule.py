@@ -172,6 +172,7 @@ def test_compacting_makes_steps_within_the_tolerance() -> None:
             r"one density a decision, at least one, found conv1 4, role conv 1",
         ),
         ({"num_updates": "4"}, r"num_updates must be a whole number, found '4'"),
+        ({"mask_init": "erk"}, r"mask_init must be random or magnitude, found 'erk'"),
         ({"interp": "cubic"}, r"interp must be one of previous, linear, found 'cubic'"),
         ({"layers": [{"name": "conv1"}]}, r"layers must hold 'shape', found name"),
         ({"layers": [MINIMAL["layers"][0] | {"numel": 3}]}, r"conv1 must have a shape of numel whole numbers"),

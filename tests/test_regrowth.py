@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from statistics import geometric_mean
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from prunus.cadence import Decisions
 from prunus.carriers import Masked
 from prunus.criteria import magnitude, random
+from prunus.learned_schedule import LearnedSchedule
 from prunus.masks import Masks, active_count, sparsity_of
 from prunus.methods import itop, mp_rr, random_pruning, rigl, rp_rr, set_, snfs
 from prunus.models.simple_cnn import conv_net
@@ -132,6 +134,18 @@ def test_first_masks_of_choice(make: Callable[..., Masked], mask_init: str, sche
     largest = bool(size[first["0.weight"]].min() >= size[~first["0.weight"]].max())
     assert largest == (mask_init == "magnitude")
     assert (schedule == "linear") != equal(first, last)
+
+
+@methods
+def test_first_masks_by_a_file_and_where_one_decision_is_all(make: Callable[..., Masked]) -> None:
+    shapes = {name: tuple(weight.shape) for name, weight in plain(network()).items()}
+    held = LearnedSchedule({name.removesuffix(".weight"): (0.3, 0.5) for name in shapes}, mask_init="random")
+    by_size = replace(held, mask_init="magnitude")
+    for updates in (3, 12):
+        drawn, largest = (history(make(0.5, schedule=one, update_every=updates)) for one in (held, by_size))
+        assert not equal(drawn[0], largest[0])
+        overruled = make(0.5, schedule=held, mask_init="magnitude", update_every=updates)
+        assert equal(history(overruled)[0], largest[0])
 
 
 def test_what_is_dropped_later_is_not_what_the_first_masks_drop() -> None:
