@@ -20,7 +20,7 @@ from cases import equal
 from episodes import environment
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from prunus.learned.agent import CHECKPOINT, EPISODES, Learned, learn
+from prunus.learned.agent import CHECKPOINT, EPISODES, PAST, Learned, learn
 from prunus.learned.observations import Layerwise
 from prunus.learned.rollouts import closed_loop
 from prunus.learned.settings import Settings, paper, plus
@@ -135,6 +135,27 @@ def test_a_learning_killed_and_resumed_is_the_undisturbed_one(tmp_path: Path) ->
     resumed = learned([Arithmetic] * 2, tmp_path)
     assert equal(outcome(resumed), outcome(learned([Arithmetic] * 2)))
     assert equal(outcome(learned([Arithmetic] * 2, tmp_path, fatal=0)), outcome(resumed))  # nothing is left to do
+
+
+@pytest.mark.parametrize(("fatal", "ended"), [(1, {0, 1}), (4, {2, 3, 4, 5}), (7, {6, 7})])
+def test_an_episode_that_has_ended_is_not_run_again(fatal: int, ended: set[int], tmp_path: Path) -> None:
+    begun: list[int] = []
+
+    class Counted(Arithmetic):
+        def reset(self, **kwargs: Any) -> Any:
+            begun.append(kwargs["options"]["network"])
+            return super().reset(**kwargs)
+
+    with pytest.raises(Killed):
+        learned([Counted] * 2, tmp_path, fatal=fatal)
+    assert {int(path.stem.split("-")[1]) for path in (tmp_path / PAST).iterdir()} == ended, "those since it was saved"
+    begun.clear()
+    with pytest.raises(Killed):  # and once more, amid what was restored
+        learned([Counted] * 2, tmp_path, fatal=fatal + 2)
+    resumed = learned([Counted] * 2, tmp_path)
+    assert not ended & set(begun)
+    assert equal(outcome(resumed), outcome(learned([Arithmetic] * 2)))
+    assert not any((tmp_path / PAST).iterdir()), "all is in the checkpoint"
 
 
 def test_a_learning_of_real_trainings_resumes_in_an_episode(tmp_path: Path) -> None:

@@ -74,7 +74,9 @@ class Evolution:
     def _state(self, update: Update, weights: Tensors, progress: float, moment: str) -> State:
         device = next(iter(weights.values())).device
         generator = seeded(self.site.seed, "masks", moment, device=device)
-        return State(weights, self.masks, self._signals(update), progress, generator, self.floor, at_start=moment == "0.0")
+        return State(
+            weights, self.masks, self._signals(update), progress, generator, self.floor, at_start=moment == "0.0"
+        )
 
     def _signals(self, update: Update) -> Tensors | None:
         if update.signal is None:

@@ -14,12 +14,13 @@ from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.utils import LinearSchedule
 
 from prunus.learned.generators import Generators, set_states_, states
+from prunus.learned.past import Past
 from prunus.learned.settings import Settings
 from prunus.learned.vector import Episodes
 from prunus.storage import write_atomically, write_with
 
 FORMAT = "prunus-agent/1"
-CHECKPOINT, EPISODES = "agent.pt", "episodes.jsonl"
+CHECKPOINT, EPISODES, PAST = "agent.pt", "episodes.jsonl", "past"
 Record = dict[str, Any]
 Hear = Callable[[Record], None]
 
@@ -46,9 +47,9 @@ def learn(
     """Learn a policy from exactly ``trainings`` episodes of so many ``decisions``.
 
     ``hear`` gets the record of each episode as it ends, with its number as "episode". In ``folder`` a checkpoint is
-    written after every rollout, with the records up to then beside it as JSON lines; called again with the same
-    arguments, it goes on from there, bit for bit, and episodes that had ended since are heard of again. Raises
-    ValueError for a checkpoint of other arguments.
+    written after every rollout, with the records up to then beside it as JSON lines, and every episode that has ended
+    since; called again with the same arguments, it goes on from there, bit for bit: those episodes are heard of again
+    and not run again. Raises ValueError for a checkpoint of other arguments.
     """
     if trainings < 1:
         raise ValueError(f"an agent learns from at least one training, got {trainings}")
@@ -56,15 +57,23 @@ def learn(
     with Generators(seed).use():  # stable-baselines3 draws from the global ones
         model = _ppo(environments, settings, policy, seed)
         count = _Count(trainings, hear)
-        _begin_(model, count, trainings * decisions, None if folder is None else _load(folder, told))
+        held = None
+        if folder is not None:
+            environments.past, held = Past(folder / PAST), _load(folder, told)
+        _begin_(model, count, trainings * decisions, held)
+
+        def save() -> None:
+            if folder is not None:
+                _save(folder, model, count, told)
+
+        if held is None:
+            save()
         while not count.done and model.collect_rollouts(environments, count, model.rollout_buffer, model.n_steps):
             left = 1 - model.num_timesteps / (trainings * decisions)
             model._current_progress_remaining = max(0.0, left)
             model.train()
-            if folder is not None:
-                _save(folder, model, count, told)
-        if folder is not None:
-            _save(folder, model, count, told)
+            save()
+        save()
     return Learned(model.policy, count.episodes)
 
 
@@ -148,6 +157,8 @@ def _save(folder: Path, model: PPO, count: _Count, told: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / EPISODES, "".join(f"{json.dumps(record)}\n" for record in count.episodes))
     write_with(folder / CHECKPOINT, lambda file: torch.save(state, file))
+    if environments.past is not None:
+        environments.past.forget_()
 
 
 def _load(folder: Path, told: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
+from prunus.learned.past import Past
 from prunus.learned.workers import DiedError, Here, Host, MakeEnvironment, Reply, Task, Vector, Worker
 
 PATIENCE = 3  # deaths of a worker in one decision
@@ -16,10 +17,25 @@ PATIENCE = 3  # deaths of a worker in one decision
 
 @dataclass
 class Place:
-    """The episode of one environment: the seed of its network, and the actions so far. It follows from them."""
+    """The episode of one environment: the seed of its network and the actions so far, which all follows from."""
 
     network: int
     actions: list[Vector] = field(default_factory=list)
+    replies: dict[int, Reply] = field(default_factory=dict)  # by how many actions came before
+    live: bool = False  # whether its environment is there too, and not only what it once came to
+
+    @property
+    def latest(self) -> Reply:
+        """What it has come to."""
+        return self.replies[len(self.actions)]
+
+    def came_to(self, reply: Reply) -> None:
+        """Keep what the latest action came to, or the beginning where there was none."""
+        self.replies[len(self.actions)] = reply
+
+    def next(self) -> Task:
+        """What brings its environment here: the latest action, or the whole episode so far."""
+        return Task(None, (self.actions[-1],)) if self.live else self.replay()
 
     def replay(self) -> Task:
         """The whole episode so far."""
@@ -34,9 +50,12 @@ class Episodes(VecEnv):
     So what happens depends on the number of environments, never on that of workers.
 
     An environment must follow from the seed of its network and the actions alone, as `SparsityEnv` does. Then a worker
-    that was killed is started again and replays its episodes, and so does `restore_` from `state`. The environments of
-    different networks must have the same spaces.
+    that was killed is started again and replays its episodes, and so does `restore_` from `state`. With a ``past``,
+    episodes are left there as they end, and those that did are not run again. The environments of different networks
+    must have the same spaces.
     """
+
+    past: Past | None = None
 
     def __init__(self, makes: Sequence[MakeEnvironment], *, workers: int = 0, first: int = 0) -> None:
         if not makes or not 0 <= workers <= len(makes):
@@ -64,18 +83,19 @@ class Episodes(VecEnv):
 
     def reset(self) -> Vector:
         """Begin an episode in every environment."""
-        return self._observations(self._begin_(range(self.num_envs)))
+        return self._observations(self._begin_(list(range(self.num_envs))))
 
     def step_async(self, actions: NDArray[Any]) -> None:
         """Have every environment take its action."""
         for place, action in zip(self._places, actions, strict=True):
             place.actions.append(np.array(action, np.float32))
-        self._ask({number: Task(None, (place.actions[-1],)) for number, place in enumerate(self._places)})
+        self._ask(list(range(self.num_envs)))
 
     def step_wait(self) -> tuple[Vector, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """What the actions came to. Environments whose episode has ended have begun the next."""
         replies = self._replies(list(range(self.num_envs)))
         ended = [number for number, reply in replies.items() if reply.done]
+        self._leave([self._places[number] for number in ended])
         begun = self._begin_(ended)
         infos = [self._info(replies[number]) for number in range(self.num_envs)]
         rewards = np.array([replies[number].reward for number in range(self.num_envs)], np.float32)
@@ -104,27 +124,44 @@ class Episodes(VecEnv):
             Place(place["network"], [np.array(action, np.float32) for action in place["actions"]])
             for place in state["places"]
         ]
-        self._ask({number: place.replay() for number, place in enumerate(self._places)})
+        self._ask(list(range(self.num_envs)))
         return self._observations(self._replies(list(range(self.num_envs))))
+
+    def _leave(self, ended: Sequence[Place]) -> None:
+        for place in ended:
+            if self.past is not None and place.live:
+                self.past.leave(place.network, place.actions, place.replies)
 
     def _begin_(self, numbers: Sequence[int]) -> dict[int, Reply]:
         for number in numbers:
             self._places[number] = Place(self._next)
             self._next += 1
-        self._ask({number: self._places[number].replay() for number in numbers})
+        self._ask(numbers)
         return self._replies(numbers)
 
-    def _ask(self, tasks: Mapping[int, Task]) -> None:
+    def _ask(self, numbers: Sequence[int]) -> None:
+        """Bring these environments to their places, unless it is known what that came to."""
+        tasks: dict[int, Task] = {}
+        for number in numbers:
+            place = self._places[number]
+            known = None if place.live or self.past is None else self.past.recall(place.network, place.actions)
+            if known is None:
+                tasks[number] = place.next()
+                place.live = True
+            else:
+                place.came_to(known)
         for number, host in enumerate(self._hosts):
             if own := {place: task for place, task in tasks.items() if self._home[place] == number}:
                 host.ask(own)
 
     def _replies(self, numbers: Sequence[int]) -> dict[int, Reply]:
-        replies: dict[int, Reply] = {}
-        for number, host in enumerate(self._hosts):
-            if any(self._home[place] == number for place in numbers):
-                replies |= self._patiently(number, host)
-        return {number: replies[number] for number in numbers}
+        """What came of it."""
+        live = [number for number in numbers if self._places[number].live]
+        for at, host in enumerate(self._hosts):
+            if any(self._home[number] == at for number in live):
+                for number, reply in self._patiently(at, host).items():
+                    self._places[number].came_to(reply)
+        return {number: self._places[number].latest for number in numbers}
 
     def _patiently(self, number: int, host: Host) -> dict[int, Reply]:
         """The replies of a host, which replays all its episodes and goes on where it died."""
@@ -132,9 +169,8 @@ class Episodes(VecEnv):
             try:
                 if death:
                     host.restart()
-                    host.ask(
-                        {place: self._places[place].replay() for place, home in self._home.items() if home == number}
-                    )
+                    own = [place for place, home in self._home.items() if home == number and self._places[place].live]
+                    host.ask({place: self._places[place].replay() for place in own})
                 return host.replies()
             except DiedError:
                 continue
