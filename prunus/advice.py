@@ -6,8 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from prunus.carriers.rates import NAMES, Rates
+from prunus.materials import load_data, steps_of
 from prunus.plugins import modules
-from prunus.prepare import load_data, rates_before, steps_of
+from prunus.prepare import rates_before
 from prunus.recipes import Recipe
 from prunus.retraining import History
 from prunus.schedules import Schedule

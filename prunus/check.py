@@ -17,10 +17,11 @@ from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
 from prunus.criteria import CRITERIA
 from prunus.data import DATA
 from prunus.masks import prunable
+from prunus.materials import build_model, load_data, steps_of
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
-from prunus.prepare import build_model, load_data, prepare, rates_before, steps_of, takes
+from prunus.prepare import prepare, rates_before, takes
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes

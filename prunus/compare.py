@@ -13,7 +13,7 @@ from rich.console import Console
 
 from prunus import ranks
 from prunus.display import Display, label
-from prunus.prepare import on_cpu
+from prunus.materials import on_cpu
 from prunus.recipes import Recipe
 from prunus.report import print_table, write_report
 from prunus.runs import CHECKPOINT_SECONDS

@@ -13,8 +13,9 @@ from prunus.budgets import Shapes
 from prunus.compare import compare
 from prunus.display import Display, label
 from prunus.lessons import METHODS, Lesson, Results, accuracy, lessons, search
+from prunus.materials import load_data
 from prunus.methods import METHODS as ALL_METHODS
-from prunus.prepare import load_data, prepare
+from prunus.prepare import prepare
 from prunus.proposals import Propose, by_optuna, evenly
 from prunus.recipes import Recipe, single
 from prunus.runs import CHECKPOINT_SECONDS

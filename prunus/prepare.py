@@ -1,6 +1,5 @@
 """From a recipe to everything that its training needs, ready for the first step."""
 
-import logging
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -12,47 +11,33 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from lightning_fabric.plugins import Precision
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from prunus import ranks
 from prunus.carriers import Carrier
-from prunus.data import (
-    DATA,
-    Data,
-    Labelled,
-    TrainingStream,
-    data_path,
-    evaluation_batches,
-    known,
-    load,
-    sized,
-    split,
-    training_stream,
-)
+from prunus.data import DATA, Data, Labelled, TrainingStream, data_path, evaluation_batches, sized, training_stream
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
+from prunus.materials import build_model, epoch_length, fabric, load_data, split_of, steps_of
 from prunus.operations import Operations
 from prunus.plugins import modules
-from prunus.randomness import seeded
-from prunus.recipes import Recipe, single, start_file
+from prunus.recipes import Recipe, Single, single, start_file
 from prunus.retraining import History, Peak, Pretraining
 from prunus.schedules import Schedule
 from prunus.sparsifier import Sparsifier, sparsify
-from prunus.start import begin_, trained_by
-from prunus.tables import Builder, RecipeError, unknown
+from prunus.start import Left, begin_, trained_by
+from prunus.tables import Builder, RecipeError
 from prunus.training import Training
 from prunus.watch import Watch
 
 EVALUATION_BATCH = 1000
+EVIDENCE_BATCH = 100  # where the images to look at are given
 
 
 @dataclass
 class Evidence:
-    """The first training batches, for methods that look at data before training; counts what they look at."""
+    """Some batches for methods that look at data before training, the first of a stream; counts those looked at."""
 
     make: Callable[[], Iterator[tuple[Tensor, Tensor]]]
     batches: int
@@ -85,9 +70,30 @@ class Prepared:
     epoch_steps: float
     device: torch.device
 
+    @property
+    def examples(self) -> int:
+        """Those of one step."""
+        return self.stream.batch_size * self.training.accumulate
+
     def quality(self, images: Labelled) -> Quality:
         """The quality on the ``images`` of all ranks, under the precision of training."""
         return _quality(images, self.data, self.training.model)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of several trainings of a network, each on images of its own and from what the one before has ``left``.
+
+    ``evidence`` are the images for methods that look at data before training; ``rate`` makes the stage's learning rates
+    of the recipe's.
+    """
+
+    data: Data
+    train: Labelled
+    validation: Labelled
+    evidence: Labelled
+    left: Left | None = None
+    rate: Callable[[Schedule], Schedule] = lambda schedule: schedule
 
 
 def prepare(
@@ -96,39 +102,38 @@ def prepare(
     start: Path | None = None,
     watched: bool = False,
     adapt: Callable[[Carrier], Carrier] = lambda method: method,
+    stage: Stage | None = None,
 ) -> Prepared:
     """Data, model, method and loop of a run, on its device, ready for the first step.
 
     ``start`` is the file of the dense run that the recipe's start describes; without it the weights are those of
     initialisation. ``watched`` prunings are measured on the validation images, which takes time. ``adapt`` changes the
-    method before it is attached.
+    method before it is attached. With a ``stage`` the run is that one alone.
     """
     run = single(recipe)
-    fabric = _fabric(recipe)
-    data = load_data(recipe)
-    train, validation = _split(recipe, data)
-    train, validation, test = (part.to(fabric.device) for part in (train, _share(validation), _share(data.test)))
+    around = fabric(recipe)
+    data, train, validation = _images(recipe) if stage is None else (stage.data, stage.train, stage.validation)
+    train, validation, test = (part.to(around.device) for part in (train, _share(validation), _share(data.test)))
+    epoch = len(train) / (recipe.batch_size * recipe.accumulate)
+    steps = recipe.steps or max(1, round((recipe.epochs or (0.0,))[0] * epoch))
     place = {"rank": ranks.rank(), "world_size": ranks.world_size()}
     fresh = partial(training_stream, train, recipe.batch_size, data=data, seed=run.seed, **place)
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     builder = Builder(plugins=modules(recipe.plugins))
 
-    torch.manual_seed(run.seed)  # the same initial weights for every method
-    random.seed(run.seed)  # for plug-ins, as NumPy's
-    np.random.seed(run.seed)
-    model = build_model(recipe, data, builder).to(fabric.device)
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = _seeded_model(recipe, run, data, builder, around.device)
     operations = _operations(model, recipe, data)
     file = start_file(origin) if (origin := recipe.origin()) else start
     if file:
         _refuse_leak(recipe, trained_by(file)[0])
     masks = begin_(model, recipe, run, file) if file else None
-    rate = builder.build("schedule", recipe.learning_rate, "learning_rate")
+    rate: Schedule = builder.build("schedule", recipe.learning_rate, "learning_rate")
+    rate = rate if stage is None else stage.rate(rate)
     optimizer = Builder({"params": model.parameters(), "lr": rate(0.0)}).build("optimizer", recipe.optimizer)
-    steps = steps_of(recipe, data)
-    watch = Watch(model, fresh, partial(_accuracy, validation, data), recipe.recalibrate, fabric.autocast, ranks.mean)
-    evidence = Evidence(fresh, recipe.signal_batches)
+    if stage is not None and stage.left is not None:
+        masks = stage.left.restore_(model, optimizer)
+    watch = Watch(model, fresh, partial(_accuracy, validation, data), recipe.recalibrate, around.autocast, ranks.mean)
+    evidence = Evidence(fresh, recipe.signal_batches) if stage is None else _evidence(stage, data, around.device)
     sparsifier = None
     if run.method != "dense":
         given = {
@@ -152,7 +157,7 @@ def prepare(
             start=masks,
         )
     trained: nn.Module = torch.compile(model) if recipe.compile else model  # type: ignore[assignment]
-    wrapped, stepping = fabric.setup(trained, optimizer)
+    wrapped, stepping = around.setup(trained, optimizer)
     ranks.keep_buffers_(wrapped)
     watch.model = wrapped
     stream = fresh()
@@ -165,24 +170,35 @@ def prepare(
         learning_rate=rate,
         accumulate=recipe.accumulate,
         clip=recipe.clip,
-        backward=fabric.backward,
+        backward=around.backward,
         mean=ranks.mean,
     )
+    precision, device = around.strategy.precision, around.device
+    held_out = (validation, test)
     return Prepared(
-        data,
-        model,
-        training,
-        sparsifier,
-        stream,
-        fabric.strategy.precision,
-        validation,
-        test,
-        evidence,
-        watch,
-        operations,
-        epoch_length(recipe, data),
-        fabric.device,
+        data, model, training, sparsifier, stream, precision, *held_out, evidence, watch, operations, epoch, device
     )
+
+
+def _images(recipe: Recipe) -> tuple[Data, Labelled, Labelled]:
+    data = load_data(recipe)
+    return data, *split_of(recipe, data)
+
+
+def _seeded_model(recipe: Recipe, run: Single, data: Data, builder: Builder, device: torch.device) -> nn.Module:
+    """The model with the same initial weights for every method."""
+    torch.manual_seed(run.seed)
+    random.seed(run.seed)  # for plug-ins, as NumPy's
+    np.random.seed(run.seed)
+    model = build_model(recipe, data, builder).to(device)
+    if recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model
+
+
+def _evidence(stage: Stage, data: Data, device: torch.device) -> Evidence:
+    batches = evaluation_batches(stage.evidence.to(device), EVIDENCE_BATCH, data)
+    return Evidence(lambda: iter(batches), len(batches))
 
 
 def _refuse_leak(recipe: Recipe, before: Recipe | None) -> None:
@@ -262,84 +278,3 @@ def _operations(model: nn.Module, recipe: Recipe, data: Data) -> Operations:
     costs = {cost.name: cost.macs for cost in layer_costs(model, prunable(model), example)}
     chosen = prunable(model, recipe.include, recipe.exclude)
     return Operations(sum(costs.values()), {name: costs.get(name, 0) for name in chosen})
-
-
-def _split(recipe: Recipe, data: Data) -> tuple[Labelled, Labelled]:
-    train, validation = split(data.train, recipe.validation, recipe.split_seed)
-    if not len(train) or not len(validation):
-        raise RecipeError(
-            f"validation: must leave images on both sides of the split, got {recipe.validation} of {len(data.train)}, "
-            f"which leaves {len(train)} to train on and {len(validation)} to validate; 0.1 is usual"
-        )
-    return train, validation
-
-
-def build_model(recipe: Recipe, data: Data, builder: Builder) -> nn.Module:
-    """The recipe's model for the shapes of ``data``."""
-    given = {"input_shape": data.input_shape, "classes": data.classes}
-    model: nn.Module = Builder(given, builder.plugins).build("model", recipe.model)
-    training = model.training
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, *data.input_shape))
-    except RuntimeError as error:
-        shape = " x ".join(map(str, data.input_shape))
-        raise RecipeError(f"model {recipe.model!r} cannot take inputs of {shape}: {error}; choose another") from error
-    return model.train(training)
-
-
-def _fabric(recipe: Recipe) -> Fabric:
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it would name the precision for every run
-    if on_cpu(recipe) and recipe.precision == "16-mixed":
-        raise RecipeError("precision: 16-mixed needs a GPU, found a CPU; take bf16-mixed, or 32-true")
-    try:
-        if ranks.world_size() == 1:
-            # what a cluster's scheduler says of its tasks is not for one process alone
-            plain = LightningEnvironment()
-            return Fabric(accelerator=recipe.device, devices=1, precision=recipe.precision, plugins=plain)
-        fabric = Fabric(
-            accelerator=recipe.device,
-            devices=ranks.per_node(),
-            num_nodes=ranks.world_size() // ranks.per_node(),
-            strategy="ddp",
-            precision=recipe.precision,
-        )
-        fabric.launch()
-        return fabric
-    except (RuntimeError, ValueError, MisconfigurationException) as error:
-        raise RecipeError(f"device {recipe.device!r} with precision {recipe.precision!r}: {error}") from error
-
-
-def on_cpu(recipe: Recipe) -> bool:
-    """Whether the recipe's device is, or comes to, the CPU."""
-    return recipe.device == "cpu" or (recipe.device == "auto" and not torch.accelerator.is_available())
-
-
-def load_data(recipe: Recipe) -> Data:
-    """The recipe's data set, with its augmentation: by name, from a file, or from a function of a plug-in module."""
-    makers = [getattr(plugin, recipe.data, None) for plugin in modules(recipe.plugins)]
-    make = next((found for found in makers if callable(found)), None)
-    if make is None and not known(recipe.data):
-        raise unknown("data set", recipe.data, list(DATA))
-    data: Data = load(recipe.data) if make is None else make()
-    if recipe.images is not None:
-        data = replace(data, train=_some(data.train, recipe.images, recipe.split_seed))
-    return replace(data, augmentation=recipe.augmentation) if recipe.augmentation else data
-
-
-def _some(images: Labelled, count: int, seed: int) -> Labelled:
-    if count > len(images):
-        raise RecipeError(f"images must be at most the {len(images)} training images that there are, got {count}")
-    chosen = torch.randperm(len(images), generator=seeded(seed, "images"))[:count]
-    return images.select(chosen.sort().values)
-
-
-def steps_of(recipe: Recipe, data: Data) -> int:
-    """The optimizer steps of a run."""
-    return recipe.steps or max(1, round((recipe.epochs or (0.0,))[0] * epoch_length(recipe, data)))
-
-
-def epoch_length(recipe: Recipe, data: Data) -> float:
-    """Optimizer steps in one pass over the training images, after validation is set aside."""
-    images = len(data.train) - round(recipe.validation * len(data.train))
-    return images / (recipe.batch_size * recipe.accumulate)

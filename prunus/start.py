@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from prunus.masks import Masks, Weights, pack, prunable, sparsity_of, unpack
 from prunus.packing import save_dense
@@ -14,6 +17,53 @@ from prunus.state_file import read_state
 from prunus.tables import RecipeError
 from prunus.updates import START_TOLERANCE
 from prunus.yaml_text import parsed
+
+Moments = Mapping[str, Mapping[str, Any]]  # what an optimizer keeps of each parameter, by the parameter's name
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a training leaves to the next of the same network: weights and buffers, masks, the optimizer's moments.
+
+    ``masks`` is None for a dense network; ``moments`` is empty for an optimizer that begins anew.
+    """
+
+    weights: Mapping[str, Tensor]
+    masks: Masks | None
+    moments: Moments
+
+    @classmethod
+    def of(cls, model: nn.Module, masks: Masks | None, optimizer: Optimizer | None) -> "Left":
+        """What ``model`` holds now, copied, and what ``optimizer`` keeps of its parameters, unless it is None."""
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        held = None if masks is None else {name: mask.clone() for name, mask in masks.items()}
+        return cls(weights, held, {} if optimizer is None else _moments(model, optimizer))
+
+    def restore_(self, model: nn.Module, optimizer: Optimizer) -> Masks | None:
+        """Put it back into a network and an optimizer of its parameters; the masks."""
+        model.load_state_dict(self.weights)
+        for name, parameter in model.named_parameters():
+            if name in self.moments:
+                kept = self.moments[name]
+                optimizer.state[parameter] = {key: _beside(value, parameter) for key, value in kept.items()}
+        return None if self.masks is None else {name: mask.clone() for name, mask in self.masks.items()}
+
+
+def _beside(value: Any, parameter: Tensor) -> Any:
+    """A copy of what an optimizer keeps, on the device of its parameter where it is one value a weight."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(parameter.device, copy=True) if value.shape == parameter.shape else value.clone()
+
+
+def _moments(model: nn.Module, optimizer: Optimizer) -> Moments:
+    state = optimizer.state
+    return {
+        name: {key: value.clone() if isinstance(value, Tensor) else value for key, value in state[parameter].items()}
+        for name, parameter in model.named_parameters()
+        if parameter in state
+    }
+
 
 WEIGHTS, MASKS = "model.safetensors", "masks.safetensors"  # of a run, in its directory
 

@@ -30,6 +30,7 @@ LAYERS = (
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},
     {"start"},
+    {"materials"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"runs"},
