@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from prunus.loop import Progress
 from prunus.recipes import Recipe, single
-from prunus.runs import Progress
 
 
 class Display:

@@ -13,8 +13,9 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 from prunus.display import Display
+from prunus.loop import Progress, Tell
 from prunus.recipes import Recipe
-from prunus.runs import DIVERGED, Progress, Tell, train
+from prunus.runs import DIVERGED, train
 from prunus.search import Lane
 from prunus.storage import InUseError
 from prunus.tables import RecipeError

@@ -15,8 +15,9 @@ from prunus import storage, timing
 from prunus import study as study_module
 from prunus.check import rehearse
 from prunus.compare import default_workers
+from prunus.loop import Progress
 from prunus.recipes import Recipe, read
-from prunus.runs import Progress, train
+from prunus.runs import train
 from prunus.storage import InUseError, alone
 from prunus.study import Study
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from tiny import prunus, read_lines, tiny, written
 
+from prunus.loop import Progress
 from prunus.packing import load_packed
 from prunus.recipes import Recipe, RecipeError
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 START: dict[str, Any] = {"epochs": 0.5, "learning_rate": {"piecewise": {"boundaries": [0.5], "values": [0.1, 0.01]}}}
 STUDY: dict[str, Any] = {

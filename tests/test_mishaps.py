@@ -15,9 +15,10 @@ import torch
 from tiny import prunus, tiny, written
 
 from prunus import checkpoints, storage
+from prunus.loop import Progress
 from prunus.recipes import Recipe
 from prunus.report.writing import save
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 Capture = pytest.CaptureFixture[str]
 NO_SPACE = 28

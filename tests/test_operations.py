@@ -7,8 +7,9 @@ import pytest
 import torch
 from tiny import tiny
 
+from prunus.loop import Progress
 from prunus.operations import Operations
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 HALF = {"a": torch.tensor([True, False])}
 ALL = {"a": torch.tensor([True, True])}

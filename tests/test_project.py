@@ -33,6 +33,7 @@ LAYERS = (
     {"materials"},
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
+    {"loop"},
     {"runs"},
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},

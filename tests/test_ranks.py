@@ -14,10 +14,11 @@ from tiny import prunus, read_lines, tiny, written
 
 from prunus import ranks
 from prunus.compare import default_workers
+from prunus.loop import Progress
 from prunus.packing import load_packed
 from prunus.prepare import prepare
 from prunus.recipes import read
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 ROOT = Path(__file__).parents[1]
 PLUGIN = """

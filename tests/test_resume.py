@@ -16,11 +16,12 @@ from lightning_fabric.plugins import MixedPrecision
 from tiny import prunus, tiny, written
 
 from prunus import checkpoints, storage
+from prunus.loop import Progress
 from prunus.methods import METHODS
 from prunus.packing import load_packed
 from prunus.prepare import prepare
 from prunus.recipes import Recipe
-from prunus.runs import Progress, train
+from prunus.runs import train
 from prunus.storage import InUseError, alone, write_atomically
 
 Tell = Callable[[Progress], None]

@@ -18,10 +18,11 @@ from prunus import prepare as prepare_module
 from prunus import runs
 from prunus.data import Images, Stream
 from prunus.data.stream import EvaluationBatches
+from prunus.loop import Progress
 from prunus.methods import METHODS
 from prunus.prepare import Prepared, prepare
 from prunus.recipes import Recipe, read
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 RESULT = {
     *("format", "method", "arguments", "sparsity", "seed", "data", "model", "steps", "epochs", "batch_size", "test"),

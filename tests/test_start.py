@@ -13,6 +13,7 @@ from torch import nn
 from prunus import methods, sparsify
 from prunus.allocation import ALLOCATIONS
 from prunus.carriers import Carrier
+from prunus.loop import Progress
 from prunus.masks import Masks, sparsity_of
 from prunus.methods import METHODS
 from prunus.packing import load_packed, save_packed
@@ -20,7 +21,7 @@ from prunus.prepare import prepare
 from prunus.ranking import top_k
 from prunus.recipes import Recipe, RecipeError
 from prunus.retraining import Pretraining
-from prunus.runs import Progress, train
+from prunus.runs import train
 
 LEARNED = ("str", "dst", "cs")
 STEPS = 8
