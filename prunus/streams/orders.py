@@ -1,4 +1,7 @@
-"""Orders: ``(labels, seed) -> ids``; the order in which the examples of a data set arrive."""
+"""Orders: ``(labels, seed) -> ids``; in which order the examples of a data set arrive.
+
+Labels are int64 (n,) on the CPU, and so are the ids, the positions in them.
+"""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
