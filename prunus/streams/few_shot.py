@@ -9,8 +9,8 @@ from prunus.randomness import seeded
 def few_shot(labels: Tensor, per_class: int, seed: int = 0, groups: Tensor | None = None) -> Tensor:
     """The ids of ``per_class`` examples of each class, drawn with ``seed``, in the order of the data set.
 
-    ``labels`` are int64 (n,) on the CPU. ``groups``, likewise, numbers sub-classes, such as the synsets of a superclass;
-    of those of one class equally many are drawn, within one. An order of the few is ``ids[order(labels[ids], seed)]``.
+    ``labels`` are int64 (n,) on the CPU, and so are ``groups``: the numbers of sub-classes, such as the synsets of a
+    superclass, of which equally many are drawn, within one. An order of the few is ``ids[order(labels[ids], seed)]``.
     Raises ValueError where there are too few.
 
     >>> few_shot(torch.tensor([0, 0, 0, 1, 1, 1]), per_class=2)
