@@ -19,11 +19,12 @@ LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
     | {"training", "evaluation", "data", "models", "storage", "points", "ranks", "processes"},
     {"criteria", "allocation", "budgets", "plans", "signals", "tensor_file", "packing"}
-    | {"foreign", "cycles", "retraining", "operations", "watch", "schedule_file", "learned_schedule"},
+    | {"foreign", "cycles", "retraining", "operations", "watch", "schedule_file", "learned_schedule"}
+    | {"streams"},
     {"updates", "state_file", "named_plans"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"streams", "anytime", "distributed", "learned", "scaling"}
+    {"anytime", "distributed", "learned", "scaling"}
     | {"studies", "cluster"}
     | {"integrations", "recovery", "proposals"},
     {"tables"},
