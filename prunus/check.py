@@ -68,7 +68,7 @@ def describe(recipe: Recipe) -> str:
         chosen = single(run)
         if chosen.method != "dense":
             filled = replace(builder, given=given | {"sparsity": chosen.sparsity})
-            filled.build("method", {chosen.method: chosen.arguments})
+            filled.build("method", {chosen.method: chosen.own})
     with torch.device("meta"):
         model = build_model(recipe, data, builder)
     for one in (recipe, *searched):

@@ -145,7 +145,7 @@ def prepare(
             "peak": max(rate(step / steps) for step in range(steps)),
             "watch": watch if watched else None,
         }
-        method = replace(builder, given=given).build("method", {run.method: run.arguments})
+        method = replace(builder, given=given).build("method", {run.method: run.own})
         sparsifier = sparsify(
             model,
             optimizer,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prunus.data import data_path
 from prunus.methods import METHODS
 from prunus.named_plans import FILES as SCHEDULE_FILES
-from prunus.settings import Learn, Search
+from prunus.settings import Anytime, Learn, Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
 from prunus.yaml_text import parsed
@@ -69,6 +69,7 @@ class Recipe(BaseModel):
     plugins: tuple[str, ...] = ()
     search: Search | None = None
     learn: Learn | None = None
+    anytime: Anytime | None = None
 
     @field_validator("method", mode="before")
     @classmethod
@@ -202,7 +203,7 @@ class Recipe(BaseModel):
 
     def name(self) -> str:
         """The hash of the resolved recipe, and of the files that it names: the directory of its run."""
-        named = self.resolved()
+        named = {key: value for key, value in self.resolved().items() if value is not None}  # a new key renames nothing
         named["method"] = _by_content(named["method"])
         if origin := self.origin():
             content = _content(start_file(origin))
@@ -246,12 +247,22 @@ def _digest(path: Path, changed: int) -> str:
 
 @dataclass(frozen=True)
 class Single:
-    """The one method, sparsity and seed of a run's recipe."""
+    """The one method, sparsity and seed of a run's recipe.
+
+    ``arguments`` are all that the recipe gives the method, ``own`` those that are not for the stream.
+    """
 
     method: str
     arguments: Mapping[str, Any]
     sparsity: float
     seed: int
+    anytime: Anytime | None = None
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """The arguments of the method itself."""
+        foreign = () if self.anytime is None else Anytime.model_fields
+        return {name: value for name, value in self.arguments.items() if name not in foreign}
 
 
 def single(recipe: Recipe) -> Single:
@@ -262,7 +273,19 @@ def single(recipe: Recipe) -> Single:
             "choose, such as method=gmp sparsity=0.9 seed=0"
         )
     ((name, arguments),) = recipe.method.items()
-    return Single(name, arguments, 0.0 if name == "dense" else recipe.sparsity[0], recipe.seed[0])
+    sparsity = 0.0 if name == "dense" else recipe.sparsity[0]
+    return Single(name, arguments, sparsity, recipe.seed[0], _stream_of(recipe, name))
+
+
+def _stream_of(recipe: Recipe, method: str) -> Anytime | None:
+    """The recipe's stream with what a method's arguments change of it."""
+    if recipe.anytime is None:
+        return None
+    changes = {key: value for key, value in recipe.method[method].items() if key in Anytime.model_fields}
+    try:
+        return Anytime(**recipe.anytime.model_dump() | changes)
+    except ValidationError as error:
+        raise RecipeError(f"method.{method}.{_first(error)}") from None
 
 
 def read(

@@ -12,18 +12,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from torch import nn
 
 from prunus import checkpoints, ranks
 from prunus.allocation import CollapseWarning
+from prunus.anytime.course import STAGES, Course
+from prunus.anytime.result import result_of
+from prunus.data import Data
 from prunus.loggers import Log, loggers
 from prunus.loop import Loop, Progress, Tell
+from prunus.masks import Masks
 from prunus.outcome import forget_peak_, outcome
 from prunus.packing import save_packed
-from prunus.prepare import Prepared, prepare
+from prunus.prepare import prepare
 from prunus.provenance import provenance
 from prunus.ranking import NotANumberError
 from prunus.recipes import Recipe
@@ -54,6 +59,7 @@ def train(
         if not (home / "result.json").is_file():
             _train(recipe, home, tell, checkpoint_every, log)
         checkpoints.remove(home / "checkpoints")
+        checkpoints.remove(home / STAGES)
     result: dict[str, Any] = json.loads((home / "result.json").read_text())
     return result
 
@@ -73,16 +79,25 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     before = _dense_start(recipe, home.parent, tell, checkpoint_every, log)
     start = home.parent / before["run"] / WEIGHTS if before else None
-    run = partial(_run, recipe, home, start)
-    prepared, result = ranks.together(run, partial(run, tell, checkpoint_every, log))
-    result |= {"pretraining": before}
-    origin = provenance(recipe, prepared.data, result["realised_sparsity"])
+    run = partial(_run if recipe.anytime is None else _run_stream, recipe, home, start)
+    trained = ranks.together(run, partial(run, tell, checkpoint_every, log))
+    result = trained.result | {"pretraining": before}
+    origin = provenance(recipe, trained.data, result["realised_sparsity"])
     weights = home / WEIGHTS
-    save_packed(weights, prepared.model.state_dict(), metadata=origin.metadata())
+    save_packed(weights, trained.model.state_dict(), metadata=origin.metadata())
     result["bytes_packed"] = weights.stat().st_size
-    if prepared.sparsifier is not None:
-        save_masks(home, prepared.sparsifier.masks)
+    if trained.masks is not None:
+        save_masks(home, trained.masks)
     write_atomically(home / "result.json", json.dumps(result, indent=1))
+
+
+class Trained(NamedTuple):
+    """A trained network, plain, its masks where it has any, and what came of the training."""
+
+    data: Data
+    model: nn.Module
+    masks: Masks | None
+    result: dict[str, Any]
 
 
 def _silent(progress: Progress) -> None:
@@ -96,7 +111,7 @@ def _run(
     tell: Tell = _silent,
     checkpoint_every: float = math.inf,
     log: Sequence[str] = (),
-) -> tuple[Prepared, dict[str, Any]]:
+) -> Trained:
     """The training and what came of it, on every rank."""
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result names collapsed layers
     path = home / "metrics.jsonl" if ranks.leads() else Path(os.devnull)
@@ -108,7 +123,29 @@ def _run(
             loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
             loop.resume_()
             loop.run_()
-        return prepared, outcome(recipe, prepared, loop.seconds, loop.recalibration)
+        masks = prepared.sparsifier.masks if prepared.sparsifier else None
+        result = outcome(recipe, prepared, loop.seconds, loop.recalibration)
+        return Trained(prepared.data, prepared.model, masks, result)
+
+
+def _run_stream(
+    recipe: Recipe,
+    home: Path,
+    start: Path | None,
+    tell: Tell = _silent,
+    checkpoint_every: float = math.inf,
+    log: Sequence[str] = (),
+) -> Trained:
+    """All stages of a stream and what came of them."""
+    unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)
+    with unsaid, _threads_kept(), (home / "metrics.jsonl").open("a") as metrics:
+        with Log(loggers(log, home, recipe.name())) as also:
+            also.hyperparameters(recipe.resolved())
+            course = Course(recipe, home, metrics, also, tell, checkpoint_every)
+            forget_peak_(course.device)
+            course.run_()
+        result = result_of(course, course.final())
+        return Trained(course.data, course.learner(), course.state.lefts[-1].masks, result)
 
 
 def _dense_start(

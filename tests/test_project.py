@@ -24,7 +24,7 @@ LAYERS = (
     {"updates", "state_file", "named_plans"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"anytime", "distributed", "learned", "scaling"}
+    {"distributed", "learned", "scaling"}
     | {"studies", "cluster"}
     | {"integrations", "recovery", "proposals"},
     {"tables"},
@@ -35,6 +35,7 @@ LAYERS = (
     {"prepare"},
     {"outcome", "checkpoints", "loggers", "provenance"},
     {"loop"},
+    {"anytime"},
     {"runs"},
     {"search"},
     {"timing", "display", "check", "report", "testing", "export", "workers"},

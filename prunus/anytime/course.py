@@ -1,0 +1,300 @@
+"""The course of a run over a stream: stage after stage, each from what the one before has left."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch import nn
+
+from prunus import checkpoints
+from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, to_look_at, waited
+from prunus.anytime.ensemble import Combine, Ensemble
+from prunus.anytime.measures import right_by_class
+from prunus.anytime.released import released
+from prunus.anytime.stage_loop import StageLoop
+from prunus.carriers import Carrier
+from prunus.data import Labelled, evaluation_batches
+from prunus.loggers import Log
+from prunus.loop import Progress, Tell
+from prunus.materials import build_model, fabric, load_data
+from prunus.outcome import training_bytes
+from prunus.plugins import modules
+from prunus.prepare import EVALUATION_BATCH, EVIDENCE_BATCH, Prepared, Stage, prepare
+from prunus.randomness import seeded
+from prunus.recipes import Recipe, single
+from prunus.schedules import Constant, Schedule
+from prunus.start import Left
+from prunus.streams import sparsity_at
+from prunus.tables import Builder, RecipeError
+
+COMBINE: dict[str, Combine] = {"growing": "logits", "ensemble": "probabilities"}
+STAGES = "stages"  # the folder of what each stage left
+Record = dict[str, Any]
+
+
+@dataclass
+class State:
+    """How far a stream is: megabatches done, networks trained of the present one, and all that later ones need."""
+
+    number: int = 0
+    trained: list[Record] = field(default_factory=list)
+    lefts: list[Left] = field(default_factory=list)
+    memories: Memories = field(default_factory=Memories)
+    records: list[Record] = field(default_factory=list)
+    logged: int = 0
+
+    def plain(self) -> dict[str, Any]:
+        """For a checkpoint that loads with ``weights_only=True``."""
+        lefts = [vars(left) for left in self.lefts]
+        return {"format": checkpoints.FORMAT, **vars(self), "lefts": lefts, "memories": vars(self.memories)}
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "State":
+        """Back from `plain`."""
+        held = {key: value for key, value in plain.items() if key != "format"}
+        lefts, memories = [Left(**left) for left in plain["lefts"]], Memories(**plain["memories"])
+        return cls(**held | {"lefts": lefts, "memories": memories})
+
+
+@dataclass
+class Course:
+    """A run over a stream, in its directory; what it goes through is in `state`."""
+
+    recipe: Recipe
+    home: Path
+    metrics: TextIO
+    log: Log
+    tell: Tell
+    checkpoint_every: float
+
+    def __post_init__(self) -> None:
+        run = single(self.recipe)
+        assert run.anytime is not None
+        self.run, self.stream = run, run.anytime
+        self.data = load_data(self.recipe)
+        self.megabatches = arrivals(self.stream, self.data.train.labels, self.recipe.validation, run.seed)
+        found = checkpoints.load(self.home / STAGES, self._note)
+        self.state = State() if found is None else State.of(found)
+
+    def run_(self) -> None:
+        """All megabatches that are left."""
+        while self.state.number < len(self.megabatches):
+            new = waited(self.megabatches, self.state.number, self.stream.wait)
+            for member in range(len(self.state.trained), self._members() if new else 0):
+                self._train_(new, member)
+                self._save()
+            self._finish_(new)
+            self._save()
+
+    def sparsity(self, number: int) -> float:
+        """What the plan asks for after megabatch ``number``; 0 for a dense network."""
+        horizon = self.stream.horizon or len(self.megabatches)
+        first = min(self.stream.first, self.run.sparsity)
+        return sparsity_at(number, self.run.sparsity, horizon=horizon, first=first, kind=self.stream.plan)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it trains."""
+        return fabric(self.recipe).device
+
+    def final(self) -> Prepared:
+        """The latest network that is left, as a dense training before its first step, for whoever measures it."""
+        plain = self._stage_recipe(len(self.megabatches) - 1, 0).model_copy(update={"method": {"dense": {}}})
+        last = self.state.lefts[-1]
+        return prepare(plain, stage=self._stage(self.megabatches[-1:], replace(last, moments={})))
+
+    def learner(self) -> nn.Module:
+        """What answers now: the network, or all of the ensemble; the untrained one before any was trained."""
+        lefts: Sequence[Left | None] = self.state.lefts or [None]
+        models = [self._model(left).to(self.device) for left in lefts]
+        return models[0] if len(models) == 1 else Ensemble(models, COMBINE[self.stream.learner])
+
+    def _model(self, left: Left | None) -> nn.Module:
+        torch.manual_seed(self.run.seed)
+        model = build_model(self.recipe, self.data, Builder(plugins=modules(self.recipe.plugins)))
+        if self.recipe.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if left is not None:
+            model.load_state_dict(left.weights)
+        return model
+
+    def _members(self) -> int:
+        """How many networks a megabatch trains."""
+        return self.stream.members if self.stream.learner == "ensemble" else 1
+
+    def _place(self, member: int) -> int:
+        """Where what a training leaves is kept: a growing ensemble adds to what it has."""
+        return len(self.state.lefts) if self.stream.learner == "growing" else member
+
+    def _left(self, member: int) -> Left | None:
+        """What the network goes on from; None for fresh weights."""
+        lefts = self.state.lefts
+        place = len(lefts) - 1 if self.stream.learner == "growing" else member
+        return lefts[place] if self.stream.warm and 0 <= place < len(lefts) else None
+
+    def _stage_recipe(self, number: int, member: int) -> Recipe:
+        seed = stage_seed(self.run.seed, number, member)
+        own = {"method": {self.run.method: self.run.own}, "sparsity": (self.sparsity(number),), "seed": (seed,)}
+        return self.recipe.model_copy(update={**own, "anytime": None})
+
+    def _stage(self, new: Sequence[Megabatch], left: Left | None) -> Stage:
+        stream, seed = self.stream, stage_seed(self.run.seed, self.state.number, 0)
+        train, validation, _ = gather(stream, new, self.state.memories, self.run.seed)
+        arrived = sum(len(one.train) + len(one.validation) for one in new)
+        looked_at = to_look_at(stream, train, arrived, seed)
+        select = self.data.train.select
+        return Stage(self.data, select(train), select(validation), select(looked_at), left, self._rate)
+
+    def _rate(self, schedule: Schedule) -> Schedule:
+        """The recipe's schedule of rates in the present stage."""
+        number, count = self.state.number, len(self.megabatches)
+        if self.stream.rates == "whole":
+            return partial(_window, schedule, number / count, 1 / count)
+        if self.stream.rates == "cyclic" or number == 0:
+            return schedule
+        if schedule(1.0) <= 0.0:
+            raise RecipeError(
+                "anytime.rates=noncyclic keeps the last rate, which is 0 here; take learning_rate: piecewise"
+            )
+        return Constant(schedule(1.0))
+
+    def _train_(self, new: Sequence[Megabatch], member: int) -> None:
+        number, state = self.state.number, self.state
+        recipe, stage = self._stage_recipe(number, member), self._stage(new, self._left(member))
+        seed = single(recipe).seed
+
+        def adapt(method: Carrier) -> Carrier:
+            return released(method, self.stream, seed)
+
+        began = time.perf_counter()
+        prepared = prepare(recipe, stage=stage, adapt=adapt)
+        preparing = time.perf_counter() - began
+        loop = StageLoop(
+            recipe,
+            prepared,
+            self.home / "checkpoints" / f"{number:04}-{member}",
+            self.metrics,
+            self.log,
+            self._teller(member),
+            self.checkpoint_every,
+            logged=state.logged,
+            number=number,
+            target=self.sparsity(number),
+            sample=_sample(stage.train, len(stage.validation), seed).to(prepared.device),
+            keep_best=self.stream.weights == "best",
+            patience=self.stream.patience,
+        )
+        loop.resume_()
+        loop.run_()
+        left = self._leave(loop)
+        state.trained.append(self._record(loop, stage, preparing))
+        state.lefts[self._place(member) : self._place(member) + 1] = [left]
+        state.logged = self.metrics.tell()
+        checkpoints.remove(loop.folder)
+
+    def _leave(self, loop: StageLoop) -> Left:
+        """What the stage leaves, its best weights in the model."""
+        prepared, best = loop.prepared, loop.best
+        masks = None
+        if prepared.sparsifier is not None:
+            masks = prepared.sparsifier.finalize()
+        if best is not None:
+            prepared.model.load_state_dict(best.weights)
+            masks = best.masks
+        return Left.of(prepared.model, masks, self._kept(prepared))
+
+    def _kept(self, prepared: Prepared) -> torch.optim.Optimizer | None:
+        return prepared.training.optimizer if self.stream.optimizer_state == "keep" else None
+
+    def _record(self, loop: StageLoop, stage: Stage, preparing: float) -> Record:
+        """What one network's training took and reached."""
+        prepared = loop.prepared
+        train, validation = (prepared.quality(part.to(prepared.device)) for part in (stage.train, stage.validation))
+        steps, sparsifier = prepared.training.taken, prepared.sparsifier
+        dense_gradients = sparsifier.method.dense_gradients(steps) if sparsifier else steps
+        looked_at = prepared.evidence.passes * EVIDENCE_BATCH
+        return {
+            "train": len(stage.train),
+            "validation": len(stage.validation),
+            "steps": steps,
+            "epochs": steps / prepared.epoch_steps,
+            "best_step": loop.best.step if loop.best else steps,
+            "train_accuracy": train.accuracy,
+            "validation_accuracy": validation.accuracy,
+            "gap": train.accuracy - validation.accuracy,
+            "released_gap": loop.released_gap,
+            "training_macs": prepared.operations.training(prepared.examples, dense_gradients, looked_at),
+            "training_macs_dense": prepared.operations.dense(prepared.examples),
+            "training_bytes": training_bytes(prepared.model, prepared.training.optimizer, sparsifier),
+            "seconds": loop.seconds,
+            "preparing_seconds": preparing,
+        }
+
+    def _finish_(self, new: Sequence[Megabatch]) -> None:
+        """The present megabatch's record, by what answers now, and on to the next."""
+        state = self.state
+        batches = evaluation_batches(self.data.test.to(self.device), EVALUATION_BATCH, self.data)
+        right, seen = right_by_class(self.learner(), batches, self.data.classes)
+        arrived = self.megabatches[state.number]
+        state.records.append(
+            {
+                "examples": len(arrived.train) + len(arrived.validation),
+                "planned_sparsity": self.sparsity(state.number) if self.run.method != "dense" else 0.0,
+                "errors": int((seen - right).sum()),
+                "tested": int(seen.sum()),
+                "right_by_class": right.tolist(),
+                "tested_by_class": seen.tolist(),
+                "networks": max(1, len(state.lefts)),
+                "layers": _kept(state.lefts[-1]) if state.lefts else {},
+                "trained": state.trained,
+            }
+        )
+        if new:
+            *_, state.memories = gather(self.stream, new, state.memories, self.run.seed)
+        state.trained = []
+        state.number += 1
+
+    def _save(self) -> None:
+        done = self.state.number * (self.stream.members + 1) + len(self.state.trained)
+        checkpoints.save(self.home / STAGES, done, self.state.plain())
+
+    def _teller(self, member: int) -> Tell:
+        """News of a stage as news of the whole course."""
+        done, members = self.state.number * self._members() + member, self._members()
+
+        def tell(progress: Progress) -> None:
+            steps = progress.steps * len(self.megabatches) * members  # a guess: with replay later stages are longer
+            taken = progress.steps * done + progress.step
+            note = progress.note and f"megabatch {self.state.number + 1}: {progress.note}"
+            self.tell(Progress(taken, steps, progress.accuracy, note))
+
+        return tell
+
+    def _note(self, text: str) -> None:
+        self.tell(Progress(0, 1, math.nan, text))
+
+
+def stage_seed(seed: int, number: int, member: int) -> int:
+    """The seed of a network's training on a megabatch; the run's own for the first network on the first."""
+    if number == member == 0:
+        return seed
+    return seeded(seed, "stage", number, member).initial_seed() % 2**32
+
+
+def _window(schedule: Schedule, start: float, length: float, progress: float) -> float:
+    return schedule(start + length * progress)
+
+
+def _sample(images: Labelled, count: int, seed: int) -> Labelled:
+    order = torch.randperm(len(images), generator=seeded(seed, "gap"))
+    return images.select(order[:count])
+
+
+def _kept(left: Left) -> dict[str, tuple[int, int]]:
+    """Of each masked layer the weights that are kept, and all."""
+    return {name: (int(mask.count_nonzero()), mask.numel()) for name, mask in (left.masks or {}).items()}
