@@ -24,7 +24,8 @@ RECIPE: dict[str, Any] = {
     "sparsity": 0.5,
     "seed": [2000, 2001],
     "steps": 100,
-    "learn": {"agents": ["ppo", "random"], "trainings": 6, "finalists": 2},
+    # two updates of the policy, 128 decisions each, the first in the middle of episodes
+    "learn": {"agents": ["ppo", "random"], "trainings": 8, "finalists": 2},
 }
 KEPT = Path("learning", "mp-rr", "0.5")
 # where to kill: a file that is there, and one that comes later
@@ -97,12 +98,12 @@ def test_learning_killed_at_every_stage_leaves_what_it_leaves_undisturbed(tmp_pa
     said = [*(killed(disturbed, moment) for moment in MOMENTS), ended(disturbed, workers=2)]
     expected = left(whole / "study")
     assert {"ppo.record", f"{KEPT}/ppo.json", f"{KEPT}/ppo.csv", f"{KEPT}/random.json"} <= set(expected)
-    assert len(expected["episodes"]) == 4
-    assert (len(expected["search"]), len(expected["runs"])) == (6, 6)
+    assert len(expected["episodes"]) == 6
+    assert (len(expected["search"]), len(expected["runs"])) == (8, 6)
     assert left(disturbed / "study") == expected
     assert "episode 1 " not in said[1], "the checkpoint of the policy was not gone on from"
-    assert "episode 4 " in said[1]
-    assert "episode 4 " not in said[2], "a policy that had ended learned again"
+    assert "episode 6 " in said[1]
+    assert "episode 6 " not in said[2], "a policy that had ended learned again"
     assert "ppo: learned before" in said[4]
     assert "resumed after step" in said[4], "the checkpoint of a training was not gone on from"
     assert not list(disturbed.rglob("runs/**/*.partial"))
