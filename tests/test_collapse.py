@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.skipif("PRUNUS_DATA" not in os.environ, reason="PRUNUS_DATA is not set: it is the folder of CIFAR-10"),
 ]
 
-STEPS, BATCH = 2000, 32
+STEPS, BATCH = 4000, 32
 CASES = {
     "random 5 %": lambda: rp_rr(0.95),
     "random 5 %, rescaled": lambda: rp_rr(0.95, rescale=True),
