@@ -233,14 +233,19 @@ def test_a_reservoir_has_its_size(sizes: list[int], size: int) -> None:
         assert len(now) == min(size, sum(sizes[:number])) + sizes[number]
 
 
-def test_a_reservoir_is_a_uniform_sample_of_all_before() -> None:
-    parts = torch.arange(30).split([1, 7, 4, 12, 5, 1])
-    counts = torch.zeros(29)
-    for seed in range(500):
-        counts[replayed(Reservoir(6), parts, seed)[-1][:-1]] += 1
-    expected = 500 * 6 / 29
-    statistic = ((counts - expected) ** 2 / expected).sum() * 28 / (29 - 6)  # drawn without replacement
-    assert statistic < 56.9  # the 0.1 % quantile of chi-squared with 28 degrees of freedom
+@pytest.mark.parametrize(
+    ("sizes", "size", "quantile"),  # 0.1 % of chi-squared values are larger
+    [([1, 2, 1, 1], 2, 16.27), ([1, 7, 4, 12, 5, 1], 6, 56.89)],
+)
+def test_a_reservoir_is_a_uniform_sample_of_all_before(sizes: list[int], size: int, quantile: float) -> None:
+    before, draws = sum(sizes) - 1, 400
+    parts = torch.arange(sum(sizes)).split(sizes)
+    counts = torch.zeros(before)
+    for seed in range(draws):
+        counts[replayed(Reservoir(size), parts, seed)[-1][:-1]] += 1
+    expected = draws * size / before
+    statistic = ((counts - expected) ** 2 / expected).sum()
+    assert statistic * (before - 1) / (before - size) < quantile  # for draws without replacement
 
 
 def test_resume_needs_nothing_but_the_memory() -> None:
