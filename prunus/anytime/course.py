@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -97,7 +97,7 @@ class Course:
         first = min(self.stream.first, self.run.sparsity)
         return sparsity_at(number, self.run.sparsity, horizon=horizon, first=first, kind=self.stream.plan)
 
-    @property
+    @cached_property
     def device(self) -> torch.device:
         """Where it trains."""
         return fabric(self.recipe).device
