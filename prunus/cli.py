@@ -311,6 +311,65 @@ def learn(
 
 
 @app.command
+def anytime(
+    recipe: Path,
+    *overrides: str,
+    out: Path | None = None,
+    follow: Path | None = None,
+    megabatches: Positive | None = None,
+    idle: Seconds | None = None,
+    workers: Positive | None = None,
+    checkpoint_every: Seconds = 60.0,
+    log: Logs = (),
+    plugin: Plugins = (),
+) -> int:
+    """Train while the data arrive, megabatch after megabatch, and report; or go on where it was killed.
+
+    Parameters
+    ----------
+    recipe
+        A recipe file with the key ``anytime``.
+    overrides
+        Changes such as ``anytime.megabatches=10`` or ``method.snip.plan=once``.
+    out
+        The study's directory; ``runs/`` and the recipe's name by default.
+    follow
+        A folder into which others put megabatches, .npz or .safetensors with ``inputs`` and ``targets``: one network
+        trains on them as they come, and ``current.safetensors`` in the directory is always the latest.
+    megabatches
+        Following ends after so many; by default it never does.
+    idle
+        Following ends after so many seconds without a megabatch.
+    workers
+        Processes that train at once, sharing the cores. By default one a core on a CPU (at most 8), one on a GPU.
+    checkpoint_every
+        Seconds between the checkpoints of a run, of which the newest two are kept; 0 writes one after every step.
+    log
+        A logger that gets the metrics too: tensorboard, wandb or mlflow. May be repeated.
+    plugin
+        A module, or the path of a .py file, whose functions and classes the recipe may name. May be repeated.
+    """
+    from prunus.recipes import read
+
+    chosen = read(recipe, overrides, plugin)
+    if chosen.anytime is None:
+        raise ValueError(f"{recipe} must hold the key anytime, such as anytime.megabatches=8")
+    if follow is None:
+        return compare(
+            recipe, *overrides, out=out, workers=workers, checkpoint_every=checkpoint_every, log=log, plugin=plugin
+        )
+    from rich.console import Console
+
+    from prunus.anytime.follow import Until
+    from prunus.anytime.follow import follow as follow_folder
+
+    until = Until(megabatches, idle)
+    home = out or Path("runs") / recipe.stem
+    follow_folder(chosen, follow, home, Console(), until=until, checkpoint_every=checkpoint_every)
+    return 0
+
+
+@app.command
 def report(directory: Path, *others: Path, out: Path | None = None) -> int:
     """Write the report on a study again and print its table, or set several studies side by side in one report.
 

@@ -147,6 +147,13 @@ class Recipe(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _stream_alone(self) -> "Recipe":
+        others = {"start": self.start, "learn": self.learn, "recalibrate": self.recalibrate}
+        if self.anytime is not None and (found := [key for key, value in others.items() if value]):
+            raise ValueError(f"anytime begins from fresh weights and does not go with {found[0]}; leave that out")
+        return self
+
     @field_validator("sparsity", "seed", "epochs")
     @classmethod
     def _each_once(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:

@@ -54,12 +54,10 @@ def arrivals(stream: Anytime, labels: Tensor, held_out: float, seed: int) -> lis
     return found
 
 
-def waited(megabatches: Sequence[Megabatch], number: int, wait: int) -> list[Megabatch]:
-    """Those that are trained on at megabatch ``number``: the latest ``wait``; none where training still waits."""
+def waited(megabatches: Sequence[Megabatch], number: int, wait: int, *, last: bool) -> list[Megabatch]:
+    """What is trained on at megabatch ``number``: the latest ``wait``, fewer at the ``last``, nothing in between."""
     done = number + 1
-    if done % wait and done < len(megabatches):
-        return []
-    return list(megabatches[number - (number % wait) : done])
+    return list(megabatches[number - (number % wait) : done]) if last or done % wait == 0 else []
 
 
 def gather(stream: Anytime, new: Sequence[Megabatch], held: Memories, seed: int) -> tuple[Tensor, Tensor, Memories]:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from prunus import checkpoints
+from prunus import checkpoints, ranks
 from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, to_look_at, waited
 from prunus.anytime.ensemble import Combine, Ensemble
 from prunus.anytime.measures import right_by_class
@@ -37,6 +37,14 @@ STAGES = "stages"  # the folder of what each stage left
 Record = dict[str, Any]
 
 
+class Store(Protocol):
+    """Images by their ids."""
+
+    def select(self, indices: Tensor) -> Labelled:
+        """Those at ``indices``, in that order."""
+        ...
+
+
 @dataclass
 class State:
     """How far a stream is: megabatches done, networks trained of the present one, and all that later ones need."""
@@ -47,6 +55,7 @@ class State:
     memories: Memories = field(default_factory=Memories)
     records: list[Record] = field(default_factory=list)
     logged: int = 0
+    sizes: list[int] = field(default_factory=list)  # of the megabatches of a stream that is followed
 
     def plain(self) -> dict[str, Any]:
         """For a checkpoint that loads with ``weights_only=True``."""
@@ -75,16 +84,38 @@ class Course:
     def __post_init__(self) -> None:
         run = single(self.recipe)
         assert run.anytime is not None
+        if ranks.world_size() > 1:
+            raise RecipeError(
+                "anytime trains each run in one process, not under torchrun; leave it out, give --workers"
+            )
         self.run, self.stream = run, run.anytime
         self.data = load_data(self.recipe)
-        self.megabatches = arrivals(self.stream, self.data.train.labels, self.recipe.validation, run.seed)
         found = checkpoints.load(self.home / STAGES, self._note)
         self.state = State() if found is None else State.of(found)
+        self.images: Store = self.data.train
+        self.megabatches = self._expected()
+
+    def _expected(self) -> list[Megabatch]:
+        """The megabatches that are known of."""
+        return arrivals(self.stream, self.data.train.labels, self.recipe.validation, self.run.seed)
+
+    @property
+    def planned(self) -> int:
+        """How many megabatches the plan is laid out for."""
+        return self.stream.horizon or len(self.megabatches)
+
+    def arrive(self) -> bool:
+        """Whether another megabatch is there, for which a stream of one's own may wait."""
+        return self.state.number < len(self.megabatches)
+
+    def _last(self) -> bool:
+        """Whether the present megabatch is the last."""
+        return self.state.number + 1 == len(self.megabatches)
 
     def run_(self) -> None:
         """All megabatches that are left."""
-        while self.state.number < len(self.megabatches):
-            new = waited(self.megabatches, self.state.number, self.stream.wait)
+        while self.arrive():
+            new = waited(self.megabatches, self.state.number, self.stream.wait, last=self._last())
             for member in range(len(self.state.trained), self._members() if new else 0):
                 self._train_(new, member)
                 self._save()
@@ -93,9 +124,8 @@ class Course:
 
     def sparsity(self, number: int) -> float:
         """What the plan asks for after megabatch ``number``; 0 for a dense network."""
-        horizon = self.stream.horizon or len(self.megabatches)
         first = min(self.stream.first, self.run.sparsity)
-        return sparsity_at(number, self.run.sparsity, horizon=horizon, first=first, kind=self.stream.plan)
+        return sparsity_at(number, self.run.sparsity, horizon=self.planned, first=first, kind=self.stream.plan)
 
     @cached_property
     def device(self) -> torch.device:
@@ -147,12 +177,12 @@ class Course:
         train, validation, _ = gather(stream, new, self.state.memories, self.run.seed)
         arrived = sum(len(one.train) + len(one.validation) for one in new)
         looked_at = to_look_at(stream, train, arrived, seed)
-        select = self.data.train.select
+        select = self.images.select
         return Stage(self.data, select(train), select(validation), select(looked_at), left, self._rate)
 
     def _rate(self, schedule: Schedule) -> Schedule:
         """The recipe's schedule of rates in the present stage."""
-        number, count = self.state.number, len(self.megabatches)
+        number, count = self.state.number, self.planned
         if self.stream.rates == "whole":
             return partial(_window, schedule, number / count, 1 / count)
         if self.stream.rates == "cyclic" or number == 0:
@@ -268,7 +298,7 @@ class Course:
         done, members = self.state.number * self._members() + member, self._members()
 
         def tell(progress: Progress) -> None:
-            steps = progress.steps * len(self.megabatches) * members  # a guess: with replay later stages are longer
+            steps = progress.steps * self.planned * members  # a guess: with replay later stages are longer
             taken = progress.steps * done + progress.step
             note = progress.note and f"megabatch {self.state.number + 1}: {progress.note}"
             self.tell(Progress(taken, steps, progress.accuracy, note))

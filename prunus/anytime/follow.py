@@ -1,0 +1,198 @@
+"""Following a folder: megabatches are trained on as they arrive, and the sparse network of the moment is published."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import yaml
+from rich.console import Console
+from torch import Tensor
+
+from prunus.anytime.arrivals import Megabatch
+from prunus.anytime.course import Course, Record
+from prunus.anytime.inbox import INPUTS, TARGETS, Inbox
+from prunus.data import Images
+from prunus.loggers import Log
+from prunus.loop import Progress
+from prunus.packing import save_packed
+from prunus.recipes import Recipe, single
+from prunus.storage import alone, write_atomically
+from prunus.streams import hold_out
+from prunus.tables import RecipeError
+from prunus.tensor_file import read_tensors
+
+CURRENT = "current.safetensors"
+RECORDS = "stream.json"
+POLL = 0.5  # seconds between two looks into the folder
+
+
+@dataclass(frozen=True)
+class Until:
+    """When following ends: after so many ``megabatches`` in all, or so many seconds without one; None for never."""
+
+    megabatches: int | None = None
+    idle: float | None = None
+
+
+@dataclass
+class Kept:
+    """The images of megabatches that were taken, by their number of arrival, as long as their files are there."""
+
+    inbox: Inbox
+    begins: list[int] = field(default_factory=lambda: [0])
+    _read: dict[int, Images] = field(default_factory=dict)
+
+    def add(self, size: int) -> None:
+        """One more megabatch has been taken."""
+        self.begins.append(self.begins[-1] + size)
+
+    def megabatch(self, number: int) -> Images:
+        """The images of one."""
+        if number not in self._read:
+            tensors, _ = read_tensors(self.inbox.file(number))
+            self._read[number] = Images(tensors[INPUTS], tensors[TARGETS])
+        return self._read[number]
+
+    def select(self, indices: Tensor) -> Images:
+        """A copy of the images that arrived as numbers ``indices``, in that order."""
+        places = self._places(indices)
+        used = {place: self.megabatch(place) for place in sorted(set(places.tolist()))}
+        offsets, total = {}, 0
+        for place, images in used.items():
+            offsets[place] = total - self.begins[place]
+            total += len(images)
+        moved = indices + torch.tensor([offsets[int(place)] for place in places], dtype=torch.int64)
+        joined = Images(*(torch.cat([getattr(one, part) for one in used.values()]) for part in ("images", "labels")))
+        return joined.select(moved)
+
+    def forget_(self, needed: Tensor, before: int) -> None:
+        """Delete the files of megabatches before this number that hold none of the images ``needed``."""
+        still = set(self._places(needed).tolist())
+        for number in range(before):
+            if number not in still:
+                self._read.pop(number, None)
+                self.inbox.file(number).unlink(missing_ok=True)
+
+    def _places(self, indices: Tensor) -> Tensor:
+        return torch.bucketize(indices, torch.tensor(self.begins[1:]), right=True)
+
+
+@dataclass
+class Following(Course):
+    """A course over the megabatches that arrive in a folder; ``recipe`` says the rest, ``data`` the test images."""
+
+    inbox_folder: Path = Path()
+    until: Until = field(default_factory=Until)
+    console: Console = field(default_factory=Console)
+
+    def _expected(self) -> list[Megabatch]:
+        if self.stream.horizon is None:
+            raise RecipeError(
+                "anytime.horizon must say over how many megabatches sparsity grows, since nobody knows how many will "
+                "come; such as anytime.horizon=8, after which it stays"
+            )
+        self.inbox = Inbox(self.inbox_folder, self.home, self.data)
+        self.images = self.kept = Kept(self.inbox)
+        return [self._megabatch(number, size) for number, size in enumerate(self.state.sizes)]
+
+    def arrive(self) -> bool:
+        """Wait for the next megabatch; False where following is to end."""
+        if self.until.megabatches is not None and self.state.number >= self.until.megabatches:
+            return False
+        began = time.monotonic()
+        while len(self.inbox.ledger) <= self.state.number:
+            for line in self.inbox.take():
+                self.console.print(f"set aside: {line}", markup=False, soft_wrap=True)
+            if self.until.idle is not None and time.monotonic() - began > self.until.idle:
+                return False
+            if len(self.inbox.ledger) <= self.state.number:
+                time.sleep(POLL)
+        number = self.state.number
+        if number == len(self.megabatches):
+            size = len(self.kept.megabatch(number))
+            self.state.sizes.append(size)
+            self.megabatches.append(self._megabatch(number, size))
+        return True
+
+    def _megabatch(self, number: int, size: int) -> Megabatch:
+        before = self.kept.begins[-1]
+        self.kept.add(size)
+        ids = torch.arange(before, before + size)
+        train, validation = hold_out(ids, self.recipe.validation, seed=self.run.seed, number=number)
+        return Megabatch(train, validation, before)
+
+    def _last(self) -> bool:
+        return False
+
+    def _finish_(self, new: Sequence[Megabatch]) -> None:
+        super()._finish_(new)
+        self._publish(self.state.records[-1])
+
+    def _save(self) -> None:
+        super()._save()
+        memories, waiting = self.state.memories, self.state.number - self.state.number % self.stream.wait
+        needed = torch.cat([torch.zeros(0, dtype=torch.int64), *memories.train, *memories.validation])
+        self.kept.forget_(needed, waiting)  # only now does no checkpoint need them any more
+
+    def _publish(self, record: Record) -> None:
+        """Put the network of the moment where others read it, whole, and say how good it is."""
+        number, trained = self.state.number, record["trained"]
+        if trained:
+            told = {"megabatch": str(number), "validation_accuracy": str(trained[-1]["validation_accuracy"])}
+            save_packed(self.home / CURRENT, self.learner().state_dict(), metadata=told)
+        write_atomically(self.home / RECORDS, json.dumps(self.state.records, indent=1))
+        name = self.inbox.ledger[number - 1][0]
+        kept, total = map(sum, zip(*record["layers"].values(), strict=True)) if record["layers"] else (1, 1)
+        accuracy = 1.0 - record["errors"] / record["tested"]
+        self.console.print(
+            f"megabatch {number}, {name}: {record['examples']} images, sparsity {1.0 - kept / total:.4f}, "
+            f"test accuracy {100 * accuracy:.2f} %",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def follow(recipe: Recipe, inbox: Path, home: Path, console: Console, *, until: Until, checkpoint_every: float) -> None:
+    """Train on the megabatches that arrive in ``inbox``, one after the other, and publish `CURRENT` after each.
+
+    Called again with the same recipe it goes on where it was killed. Raises RecipeError for a recipe of several runs or
+    another than the one before, and InUseError where another live process follows into ``home``.
+    """
+    if recipe.anytime is None:
+        raise RecipeError("following needs the key anytime in the recipe, such as anytime.horizon=8")
+    single(recipe)
+    (recipe,) = recipe.runs()
+    inbox.mkdir(parents=True, exist_ok=True)
+    home.mkdir(parents=True, exist_ok=True)
+    with alone(home), (home / "metrics.jsonl").open("a") as metrics:
+        _same_recipe(recipe, home)
+        course = Following(
+            recipe, home, metrics, Log([]), _silent, checkpoint_every, inbox_folder=inbox, until=until, console=console
+        )
+        console.print(_plan(course), markup=False, soft_wrap=True)
+        course.run_()
+
+
+def _plan(course: Following) -> str:
+    first, last, horizon = course.sparsity(0), course.run.sparsity, course.planned
+    if course.run.method == "dense":
+        return f"Following {course.inbox_folder}: a dense network"
+    return (
+        f"Following {course.inbox_folder}: sparsity {first:.4g} after the first megabatch, {last:.4g} after number "
+        f"{horizon} (anytime.horizon), and then it stays"
+    )
+
+
+def _same_recipe(recipe: Recipe, home: Path) -> None:
+    """Keep the recipe; raises RecipeError where another one began here."""
+    path, text = home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False)
+    if path.is_file() and path.read_text() != text:
+        raise RecipeError(f"{home} follows a stream by another recipe, {path}; choose another directory with --out")
+    write_atomically(path, text)
+
+
+def _silent(progress: Progress) -> None:
+    """A line a megabatch is enough."""
