@@ -26,6 +26,10 @@ from prunus.tables import RecipeError
 from prunus.variants import variants
 
 SEARCHES: dict[str, Propose] = {"random": evenly, "optuna": by_optuna}
+UNTAUGHT = (
+    "its trainings held fewer decisions than one update takes (docs/learned.md), so the policy is as it was at first; "
+    "raise learn.trainings, or let it decide more often"
+)
 LEFT_OUT = 10  # images that validate where all are to train: a run needs some
 
 
@@ -90,7 +94,10 @@ def _learned(lesson: Lesson, seeds: Sequence[int], study: Study, console: Consol
             return search(lesson, shapes, update_every, SEARCHES[lesson.agent], lambda runs: display.run(runs, study))
         from prunus.pupils import practise  # needs the extra rl
 
-        return practise(lesson, shapes, update_every, seeds, study.workers, display.practised)
+        record = practise(lesson, shapes, update_every, seeds, study.workers, display.practised)
+        if not record["updates"]:
+            console.print(f"{lesson.name}: {UNTAUGHT}", markup=False, soft_wrap=True)
+        return record
 
 
 def _evaluated(record: Mapping[str, Any], learn: Learn, seeds: Sequence[int]) -> bool:

@@ -105,6 +105,7 @@ def _practised(
         raise diverged(lesson)
     record = {
         "reward": plan.reward,
+        "updates": learned.updates,
         "episodes": [_episode(one, environment) for one in learned.episodes],
         "chosen": [{"seed": one["seed"], "accuracy": _accuracy(one)} for one in finals],
         "closed_loop": [_evaluated(lesson, learned.policy, plan, update_every, seed) for seed in seeds],

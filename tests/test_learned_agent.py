@@ -367,3 +367,11 @@ def test_only_this_package_imports_what_the_extra_brings() -> None:
     wanted = re.compile(r"^\s*(import|from) (gymnasium|stable_baselines3|cloudpickle)", re.MULTILINE)
     found = {path.relative_to(package).parts[0] for path in package.rglob("*.py") if wanted.search(path.read_text())}
     assert found == {"learned"}
+
+
+@pytest.mark.parametrize(("trainings", "updates"), [(2, 0), (4, 1), (12, 3)])
+def test_updates_are_whole_rollouts_and_counted_over_deaths(trainings: int, updates: int, tmp_path: Path) -> None:
+    assert learned([Arithmetic] * 2, trainings=trainings).updates == updates
+    with pytest.raises(Killed):
+        learned([Arithmetic] * 2, tmp_path, fatal=trainings - 1, trainings=trainings)
+    assert learned([Arithmetic] * 2, tmp_path, trainings=trainings).updates == updates

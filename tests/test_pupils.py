@@ -86,6 +86,7 @@ def test_the_command_evaluates_anew_what_leaked_and_the_report_says_so(
         assert len(leak_warnings(read(study))) == leaky
         told = capsys.readouterr().out
         assert ("LEAKY: policies see the test set" in told) is leaky
+        assert "mp-rr at 0.5, ppo: its trainings held fewer decisions than one update takes" in told
         assert "learned before" not in told
         found.append([record[key] for key in ("episodes", "chosen", "densities", "training_macs")])
     assert found[0] == found[1], "the test set reached what was learned"

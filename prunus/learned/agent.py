@@ -19,7 +19,7 @@ from prunus.learned.settings import Settings
 from prunus.learned.vector import Episodes
 from prunus.storage import write_atomically, write_with
 
-FORMAT = "prunus-agent/1"
+FORMAT = "prunus-agent/2"
 CHECKPOINT, EPISODES, PAST = "agent.pt", "episodes.jsonl", "past"
 Record = dict[str, Any]
 Hear = Callable[[Record], None]
@@ -27,10 +27,11 @@ Hear = Callable[[Record], None]
 
 @dataclass(frozen=True)
 class Learned:
-    """A policy, and the episodes that it learned from, each as one line of JSON has it."""
+    """A policy, the episodes that it learned from, each as one line of JSON has it, and how often it was updated."""
 
     policy: BasePolicy
     episodes: list[Record]
+    updates: int
 
 
 def learn(
@@ -72,9 +73,10 @@ def learn(
             left = 1 - model.num_timesteps / (trainings * decisions)
             model._current_progress_remaining = max(0.0, left)
             model.train()
+            count.updates += 1
             save()
         save()
-    return Learned(model.policy, count.episodes)
+    return Learned(model.policy, count.episodes, count.updates)
 
 
 class _Count(BaseCallback):
@@ -84,6 +86,7 @@ class _Count(BaseCallback):
         super().__init__()
         self.trainings, self.hear = trainings, hear
         self.episodes: list[Record] = []
+        self.updates = 0
 
     @property
     def done(self) -> bool:
@@ -131,7 +134,7 @@ def _begin_(model: PPO, count: _Count, total: int, held: dict[str, Any] | None) 
         return
     model.policy.load_state_dict(held["policy"])
     model.policy.optimizer.load_state_dict(held["optimizer"])
-    model.num_timesteps, count.episodes = held["decisions"], held["episodes"]
+    model.num_timesteps, count.episodes, count.updates = held["decisions"], held["episodes"], held["updates"]
     if count.done:
         return
     model._last_obs = environments.restore_(held["environments"])
@@ -150,6 +153,7 @@ def _save(folder: Path, model: PPO, count: _Count, told: str) -> None:
         "optimizer": model.policy.optimizer.state_dict(),
         "decisions": model.num_timesteps,
         "episodes": count.episodes,
+        "updates": count.updates,
         "environments": environments.state(),
         "starts": [] if starts is None else starts.tolist(),
         "generators": states(),
