@@ -14,8 +14,11 @@ from torch import nn
 
 from prunus import ranks
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
+from prunus.anytime.arrivals import Megabatch, arrivals
+from prunus.anytime.rates import rate_at
+from prunus.anytime.released import released
 from prunus.criteria import CRITERIA
-from prunus.data import DATA
+from prunus.data import DATA, Data
 from prunus.masks import prunable
 from prunus.materials import build_model, load_data, steps_of
 from prunus.methods import METHODS
@@ -25,7 +28,7 @@ from prunus.prepare import prepare, rates_before, takes
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes
-from prunus.tables import OPTIMIZERS, TABLES, Builder
+from prunus.tables import OPTIMIZERS, TABLES, Builder, RecipeError
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
     "methods": {"dense": "No sparsity: the baseline."} | METHODS,
@@ -66,6 +69,8 @@ def describe(recipe: Recipe) -> str:
     searched = [run for lane in (lanes(recipe, recipe.search) if recipe.search else []) for run in lane.recipes()]
     for run in (*runs, *searched):
         chosen = single(run)
+        if chosen.method == "dense" and chosen.own:
+            raise RecipeError(f"method.dense takes no arguments, got {', '.join(chosen.own)}; drop them")
         if chosen.method != "dense":
             filled = replace(builder, given=given | {"sparsity": chosen.sparsity})
             filled.build("method", {chosen.method: chosen.own})
@@ -81,9 +86,14 @@ def describe(recipe: Recipe) -> str:
     if recipe.search:
         trainings = recipe.search.trainings
         searching = f"first a search on validation images, {trainings} trainings for each method and sparsity\n"
+    length = f"{', '.join(map(str, steps))} steps"
+    if recipe.anytime is not None:
+        parts = {len(one.train) + len(one.validation) for one in _megabatches(runs[0], data)}
+        sizes = " or ".join(map(str, sorted(parts, reverse=True)))
+        length = f"{len(_megabatches(runs[0], data))} megabatches of {sizes} images"
     return searching + "\n".join(
         [
-            f"{len(runs)} runs of {', '.join(map(str, steps))} steps on {data.name}: {len(recipe.method)} methods, "
+            f"{len(runs)} runs of {length} on {data.name}: {len(recipe.method)} methods, "
             f"sparsity {', '.join(map(str, recipe.sparsity))}, seeds {', '.join(map(str, recipe.seed))}",
             f"{total} prunable weights of {sum(p.numel() for p in model.parameters())} parameters:",
             *(f"  {name}  {'x'.join(map(str, weight.shape))}" for name, weight in weights.items()),
@@ -107,12 +117,26 @@ def _rehearse_one(run: Recipe) -> None:
     with unsaid, suppress(*DIVERGED):  # which end one run, not a study
         # cycles and decisions need their whole length; what others do late, they do in a short training too
         whole = takes(run, "cycles") or takes(run, "schedule")
-        prepared = prepare((run if whole else short).model_copy(update={"compile": False}))
+        stream, seed = single(run).anytime, single(run).seed
+        prepared = prepare(
+            (run if whole else short).model_copy(update={"compile": False}),
+            adapt=lambda method: method if stream is None else released(method, stream, seed),
+        )
+        if stream is not None:
+            count = len(_megabatches(run, prepared.data))
+            assert prepared.training.learning_rate is not None
+            rate_at(stream, prepared.training.learning_rate, count - 1, count)
         for step in prepared.training:
             if step.number == STEPS:
                 break
         if prepared.sparsifier is not None:
             prepared.sparsifier.finalize()
+
+
+def _megabatches(run: Recipe, data: Data) -> list[Megabatch]:
+    chosen = single(run)
+    assert chosen.anytime is not None
+    return arrivals(chosen.anytime, data.train.labels, run.validation, chosen.seed)
 
 
 def _lines(table: Mapping[str, Any]) -> str:

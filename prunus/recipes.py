@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prunus.data import data_path
+from prunus.data import data_path, sized
 from prunus.methods import METHODS
 from prunus.named_plans import FILES as SCHEDULE_FILES
 from prunus.settings import Anytime, Learn, Search
@@ -216,8 +216,8 @@ class Recipe(BaseModel):
             content = _content(start_file(origin))
             named["start"] = self.start | {"weights": content} if isinstance(self.start, dict) else content
         files = [Path(name) for name in self.plugins if name.endswith(".py")]
-        if self.data.endswith(".npz"):
-            files.append(data_path(self.data))
+        if (source := sized(self.data)[0]).endswith(".npz"):
+            files.append(data_path(source))
         if isinstance(self.model, str) and self.model.endswith(".json"):
             files.append(Path(self.model.partition("/")[2]))
         text = json.dumps([named, *(_content(path) for path in files)], sort_keys=True)

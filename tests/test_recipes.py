@@ -48,6 +48,7 @@ CHANGES: dict[str, Any] = {
     "plugins": "json",
     "search": {"trainings": 4},
     "learn": {"learn": {"trainings": 6}, "seed": 2000},
+    "anytime": {"megabatches": 4},
 }
 
 
@@ -243,7 +244,7 @@ def test_the_recipes_that_come_along_hold_runs_that_build(path: Path) -> None:
         chosen = single(run)
         given = {"sparsity": chosen.sparsity, "batches": (), "loss": cross_entropy, "input_shape": (1, 8, 8)}
         if chosen.method != "dense":
-            Builder(given).build("method", {chosen.method: chosen.arguments})
+            Builder(given).build("method", {chosen.method: chosen.own})
 
 
 PLUGIN = '''

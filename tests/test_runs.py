@@ -203,6 +203,7 @@ FIELDS: dict[str, Reaches] = {
     "signal_batches": ({"method": "snip", "signal_batches": 3}, lambda p: p.evidence.passes == 3),
 }
 ELSEWHERE = {
+    "anytime": "tests/test_anytime.py",
     "evaluations": "test_metrics_end_at_the_last_step",
     "learn": "tests/test_lessons.py",
     "plugins": "tests/test_tables.py",

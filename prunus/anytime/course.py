@@ -15,6 +15,7 @@ from prunus import checkpoints, ranks
 from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, to_look_at, waited
 from prunus.anytime.ensemble import Combine, Ensemble
 from prunus.anytime.measures import right_by_class
+from prunus.anytime.rates import rate_at
 from prunus.anytime.released import released
 from prunus.anytime.stage_loop import StageLoop
 from prunus.carriers import Carrier
@@ -27,7 +28,6 @@ from prunus.plugins import modules
 from prunus.prepare import EVALUATION_BATCH, EVIDENCE_BATCH, Prepared, Stage, prepare
 from prunus.randomness import seeded
 from prunus.recipes import Recipe, single
-from prunus.schedules import Constant, Schedule
 from prunus.start import Left
 from prunus.streams import sparsity_at
 from prunus.tables import Builder, RecipeError
@@ -178,20 +178,8 @@ class Course:
         arrived = sum(len(one.train) + len(one.validation) for one in new)
         looked_at = to_look_at(stream, train, arrived, seed)
         select = self.images.select
-        return Stage(self.data, select(train), select(validation), select(looked_at), left, self._rate)
-
-    def _rate(self, schedule: Schedule) -> Schedule:
-        """The recipe's schedule of rates in the present stage."""
-        number, count = self.state.number, self.planned
-        if self.stream.rates == "whole":
-            return partial(_window, schedule, number / count, 1 / count)
-        if self.stream.rates == "cyclic" or number == 0:
-            return schedule
-        if schedule(1.0) <= 0.0:
-            raise RecipeError(
-                "anytime.rates=noncyclic keeps the last rate, which is 0 here; take learning_rate: piecewise"
-            )
-        return Constant(schedule(1.0))
+        rate = partial(rate_at, stream, number=self.state.number, planned=self.planned)
+        return Stage(self.data, select(train), select(validation), select(looked_at), left, rate)
 
     def _train_(self, new: Sequence[Megabatch], member: int) -> None:
         number, state = self.state.number, self.state
@@ -314,10 +302,6 @@ def stage_seed(seed: int, number: int, member: int) -> int:
     if number == member == 0:
         return seed
     return seeded(seed, "stage", number, member).initial_seed() % 2**32
-
-
-def _window(schedule: Schedule, start: float, length: float, progress: float) -> float:
-    return schedule(start + length * progress)
 
 
 def _sample(images: Labelled, count: int, seed: int) -> Labelled:

@@ -82,13 +82,14 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
     >>> load("digits").input_shape
     (1, 8, 8)
     """
-    if name.endswith(".npz"):
-        return read_npz(data_path(name, root))
+    before, size = sized(name)
+    if before.endswith(".npz"):
+        data = read_npz(data_path(before, root))
+        return data if name == before else pooled(data, size)
     if not known(name, root):
         raise ValueError(
             f"data must be one of {list(DATA)} or the path of an .npz file or of a folder of images, got {name!r}"
         )
-    before, size = sized(name)
     root = data_root(root)
     if before == "imagenet":
         return imagenet(root, size)
@@ -101,10 +102,13 @@ def load(name: str, root: Path | None = None, *, download: bool = False) -> Data
 
 
 def known(name: str, root: Path | None = None) -> bool:
-    """Whether ``name`` names a data set, or a path: ends in ``.npz``, has a slash or is a folder that exists."""
+    """Whether ``name`` names a data set, or a path: of an ``.npz``, with a slash or of a folder that exists."""
     before, _ = sized(name)
     return (
-        before in DATA or name.endswith(".npz") or "/" in before or (bool(before) and data_path(before, root).is_dir())
+        before in DATA
+        or before.endswith(".npz")
+        or "/" in before
+        or (bool(before) and data_path(before, root).is_dir())
     )
 
 
