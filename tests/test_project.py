@@ -24,9 +24,7 @@ LAYERS = (
     {"updates", "state_file", "named_plans"},
     {"carriers"},
     {"methods", "sparsifier"},
-    {"distributed", "learned", "scaling"}
-    | {"studies", "cluster"}
-    | {"integrations", "recovery", "proposals"},
+    {"distributed", "learned", "scaling"} | {"studies", "cluster"} | {"integrations", "recovery", "proposals"},
     {"tables"},
     {"yaml_text", "plugins", "variants", "settings"},
     {"recipes"},

@@ -20,8 +20,8 @@ from prunus.report.tables import reference, told_apart
 
 CAPTION = (
     "After each megabatch, against the training images that had arrived: mean over seeds, with a band of ± their "
-    "sample standard deviation. Below, dotted, the sparsity that was planned for each megabatch, and the realised; its "
-    "axis goes by how often the kept part is halved."
+    "sample standard deviation. In the last panel, dotted, the sparsity that was planned for each megabatch, and the "
+    "realised; its axis goes by how often the kept part is halved."
 )
 COST_CAPTION = (
     "The same test accuracies against the multiply-accumulates that training had cost by then, forward and backward, "
@@ -101,6 +101,8 @@ def curve_panel(
 
     def draw(axes: Axes) -> None:
         axes.set_title(title)
+        if against == "training_macs":
+            axes.xaxis.set_major_formatter(lambda place, _: wording.count(place))
         for variant, chosen in look.items():
             draw_band(axes, variant, rows[rows["variant"] == variant], chosen._replace(marker=dot), against, value)
         axes.set_xlabel(XLABELS[against])

@@ -48,6 +48,7 @@ def reached(run: pd.DataFrame, cost: float) -> list[float]:
     return [cost, *at, float(run["accuracy"].iloc[-1]), float(run["megabatch"].iloc[-1])]
 
 
+@lru_cache(maxsize=8)
 def equal_cost(results: Results) -> pd.DataFrame:
     """A row per requested sparsity and method: means over seeds at equal cost, and the difference to dense by seed."""
     table = at_equal_cost(results)

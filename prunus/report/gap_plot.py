@@ -57,6 +57,7 @@ def gap_panel(title: str, rows: pd.DataFrame, look: dict[str, Look]) -> Panel:
 
     def draw(axes: Axes) -> None:
         axes.set_title(title)
+        axes.grid(visible=False, axis="x")  # the ends of megabatches stand for it
         axes.axhline(0.0, color=INK, linewidth=0.6)
         draw_ends(axes, {look[variant].colour: ends(cells) for variant, cells in drawn.items()})
         for variant, cells in drawn.items():

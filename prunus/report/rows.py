@@ -155,10 +155,14 @@ def cycle_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.
 
 
 def rate_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per finished run and noted learning rate; none for results of the formats before it was noted."""
+    """A row per finished run and noted learning rate; none for results of the formats before it was noted.
+
+    None either for a run over a stream, which notes those of its last megabatch alone.
+    """
     rows = [
         {"run": run, "step": step, "learning_rate": rate}
         for run, content in results.items()
+        if "stream" not in content
         for step, rate in content.get("learning_rates", [])
     ]
     return runs[IDENTITY].merge(pd.DataFrame(rows, columns=["run", "step", "learning_rate"]), on="run")

@@ -8,7 +8,7 @@ import pandas as pd
 from prunus.report.paired import over_pairs, paired
 from prunus.report.results import Results
 from prunus.report.rows import HELD
-from prunus.report.tables import CELL, TOLERANCE, mean, reference, sd
+from prunus.report.tables import CELL, TOLERANCE, mean, records, reference, sd
 
 JUDGED = ["accuracy", "cumulative_errors", "mean_error", "gap", "released_gap", "forgetting", "realised_sparsity"]
 COUNTED = ["training_macs", "held", "networks"]
@@ -42,6 +42,7 @@ def stream_pairs(results: Results) -> pd.DataFrame:
     return pairs.assign(**less, share=share).sort_index()
 
 
+@lru_cache(maxsize=8)
 def stream_differences(results: Results) -> pd.DataFrame:
     """A row per sparsity, method and ``measure``: its difference to dense by seed as in `paired.differences`."""
     pairs = stream_pairs(results)
@@ -83,8 +84,8 @@ def plan_misses(results: Results) -> pd.DataFrame:
     for cell, group in rows.groupby(CELL, sort=False, dropna=False):
         missed = group[group["off"] > TOLERANCE]
         if len(missed):
-            furthest = missed.loc[missed["off"].idxmax(), ["megabatch", "planned_sparsity", "realised_sparsity"]]
+            furthest = missed.nlargest(1, "off")[["megabatch", "planned_sparsity", "realised_sparsity"]]
             numbers = [each[name].nunique() for name in ("megabatch", "run") for each in (missed, group)]
-            found.append([*cell, *numbers, *furthest])
+            found.append([*cell, *numbers, *records(furthest)[0].values()])
     columns = [*CELL, "megabatches", "of", "runs", "n", "furthest", "planned_sparsity", "realised_sparsity"]
     return pd.DataFrame(found, columns=columns)

@@ -90,9 +90,7 @@ def sections(results: Results) -> list[Section]:
         Section("Results", [main_table(results, keys), Text(columns), plots["accuracy"]]),
         Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
         Section("Schedules", schedule_blocks(results, plots["learned-schedules"], plots["schedule-agents"])),
-        Section(
-            "Anytime", anytime_blocks(results, *(plots[f"anytime-{name}"] for name in ("curves", "gap", "cost")), keys)
-        ),
+        Section("Anytime", anytime_blocks(results, plots, keys)),
         Section("The same accuracy?", paired(results, keys)),
         Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
         Section("Training", [plots["learning-curves"], plots["sparsity"], *rates]),
