@@ -13,7 +13,7 @@ from rich.console import Console
 from studies import lines_with, section, stream, write_stream, write_streams, write_study
 
 from prunus.report import write_report
-from prunus.report.anytime import anytime_blocks, said
+from prunus.report.anytime import anytime_blocks, anytime_cells, said
 from prunus.report.anytime_plot import anytime_cost_plot, anytime_plot
 from prunus.report.attention import warnings
 from prunus.report.drawing import Panel
@@ -57,8 +57,8 @@ def changed(directory: Path, pattern: str, change: Callable[[dict[str, Any]], ob
 
 def waiting(stream: dict[str, Any]) -> None:
     """Training waited at the first and third megabatch; before the first there was no network."""
-    first, _, third, _ = stream["megabatches"]
-    first["trained"], third["trained"], first["layers"] = [], [], {}
+    first, second, third, _ = stream["megabatches"]
+    first["trained"], third["trained"], first["layers"], third["layers"] = [], [], {}, second["layers"]
 
 
 def drawn(panel: Panel) -> Any:
@@ -116,10 +116,10 @@ def test_a_dense_run_on_another_stream_is_no_partner(tmp_path: Path) -> None:
     assert set(stream_pairs(results)["seed"]) == {2}
     results = read(changed(directory, "dense-*", lambda stream: stream["settings"].update(order="balanced")))
     assert stream_pairs(results).empty
-    text = told(results)
-    assert "No run has a dense run of its seed on the same stream" in text
-    assert lines_with(text, "| 4,000 | 1.70 kB |")
-    assert "nan" not in text
+    assert said(results)[0].startswith("No run has a dense run of its seed on the same stream")
+    cells = anytime_cells(results)
+    assert list(cells["training MACs"]) == ["10.0 k", "2,500", "4,000"]
+    assert "nan" not in cells.to_string()
 
 
 def test_another_dense_learner_is_held_against_the_reference(tmp_path: Path) -> None:
@@ -127,14 +127,16 @@ def test_another_dense_learner_is_held_against_the_reference(tmp_path: Path) -> 
         for learner, wrong in {"single": 20, "growing": 10}.items():
             streamed = stream([wrong] * 4, [0.0] * 4, 0.1, False)
             streamed["megabatches"][-1]["networks"] = 4 if learner == "growing" else 1
-            write_stream(tmp_path, "dense", 0.0, seed, streamed, arguments={"learner": learner})
+            changes = {"arguments": {"learner": learner}, "parameters": 528 if learner == "growing" else 132}
+            write_stream(tmp_path, "dense", 0.0, seed, streamed, **changes)
         arguments = {"sparsity": 0.75, "learner": "single"}
         write_stream(tmp_path, "snip", 0.75, seed, stream([30] * 4, [0.75] * 4, 0.1, True), arguments=arguments)
     (tmp_path / "recipe.yaml").write_text("seeds: 2\n")
     results = read(tmp_path)
     pairs = stream_pairs(results)
     assert len(pairs) == 4
-    assert pairs["name"].eq("dense").any()
+    assert set(pairs["method"]) == {"dense(learner=growing)", "snip"}
+    assert set(pairs.loc[pairs["name"] == "dense", "less_cumulative_errors"]) == {-40}
     assert "Of several networks, gap and realised sparsity are those of the one trained last" in told(results)
     assert set(anytime_plot(results).keys) == {"dense(learner=growing)", "dense(learner=single)", "snip"}
 
@@ -213,6 +215,13 @@ def test_logged_steps_and_epochs_are_counted_over_the_stream(streams: Results) -
     assert list(run["megabatch"]) == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
+def test_learning_rates_of_the_last_megabatch_alone_are_not_shown(tmp_path: Path) -> None:
+    directory = write_streams(tmp_path / "study", seeds=1)
+    for path in directory.glob("runs/*/result.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"learning_rates": [[0, 0.1], [39, 0.01]]}))
+    assert read(directory).rates.empty
+
+
 def test_the_networks_of_a_megabatch_are_counted_one_after_another(tmp_path: Path) -> None:
     streamed = stream([20] * 4, [0.0] * 4, 0.1, False)
     for record in streamed["megabatches"]:
@@ -269,12 +278,12 @@ def test_who_has_no_network_yet_at_equal_cost_says_so(tmp_path: Path) -> None:
         for record in stream["megabatches"]:
             record["trained"][0]["training_macs"] *= 10
 
-    results = read(changed(write_streams(tmp_path / "study"), "dense-*", dear))
+    results = read(changed(write_streams(tmp_path / "study", seeds=2), "dense-*", dear))
     cells = equal_cost_cells(results).set_index("method")
     assert cells.loc["dense", "test accuracy there, %"] == "no network yet"
     assert set(cells["reading"]) == {""}
     assert equal_cost(results)["difference"].isna().all()
-    assert "nan" not in told(results)
+    assert "nan" not in cells.to_string()
 
 
 def test_panels_have_a_line_a_method_and_the_steps_of_sparsity(streams: Results) -> None:
@@ -287,6 +296,7 @@ def test_panels_have_a_line_a_method_and_the_steps_of_sparsity(streams: Results)
     assert [list(line.get_xdata()) for line in errors.lines] == [[100, 200, 300, 400]] * 3
     assert len(errors.collections) == 3
     assert [line.get_linestyle() for line in sparsity.lines] == ["-", ":"] * 3
+    assert {line.get_drawstyle() for line in sparsity.lines} == {"steps-post"}
     assert list(drawn(anytime_cost_plot(streams).panels[0]).lines[0].get_xdata()) == [1000, 3000, 6000, 10000]
 
 

@@ -1,4 +1,4 @@
-"""Runs over a stream: a row per run, a row per megabatch, and what they logged, counted from the begin of it."""
+"""Runs over a stream: a row per run, a row per megabatch, and what they logged, counted from the beginning of it."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -84,7 +84,7 @@ def realised(layers: Mapping[str, tuple[int, int]]) -> float:
 
 
 def in_all(lines: Lines, content: Mapping[str, Any]) -> Lines:
-    """A run's logged lines with steps and epochs counted from the begin of its stream; of other runs as they are.
+    """A run's logged lines with steps and epochs counted from the beginning of its stream; of other runs as they are.
 
     ``place`` counts the lines of a training, ``training`` the networks of a megabatch.
     """
