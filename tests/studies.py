@@ -177,6 +177,76 @@ def write_learned(directory: Path, seeds: int = 3, **changes: Any) -> Path:
     return directory
 
 
+def stream(errors: list[int], planned: list[float], gap: float, share: bool, **settings: Any) -> dict[str, Any]:
+    """What the result of a run over four megabatches of 100 images holds, each trained for 10 steps more.
+
+    A ``share`` of the operations, that which is not planned to be zero, is counted where it is true.
+    """
+    megabatches = []
+    for number, (wrong, sparsity) in enumerate(zip(errors, planned, strict=True), 1):
+        macs = 1000 * number
+        part = {
+            **{"train": 90 * number, "validation": 10 * number, "steps": 10 * number, "epochs": 2.0, "best_step": 10},
+            **{"train_accuracy": 0.9, "validation_accuracy": 0.9 - gap, "gap": gap, "released_gap": gap + 0.02},
+            **{"training_macs": round(macs * (1 - sparsity)) if share else macs, "training_macs_dense": macs},
+            **{"training_bytes": {}, "seconds": 1.0, "preparing_seconds": 0.1},
+        }
+        kept = round(10 * (1 - sparsity), 6)
+        layers = {"0.weight": [10 * kept, 100], "2.weight": [2 * kept, 20]} if share else {}
+        megabatches.append(
+            {
+                **{"examples": 100, "planned_sparsity": sparsity, "errors": wrong, "tested": 200, "networks": 1},
+                **{"right_by_class": [200 - wrong], "tested_by_class": [200], "layers": layers, "trained": [part]},
+            }
+        )
+    return {
+        **{"settings": {"order": "permuted", "wait": 1, "patience": None} | settings, "forgetting": 0.125, "gap": gap},
+        **{"cumulative_errors": sum(errors), "mean_error": sum(errors) / 800, "megabatches": megabatches},
+    }
+
+
+def write_stream(
+    study: Path, method: str, sparsity: float, seed: int, streamed: dict[str, Any], **changes: Any
+) -> Path:
+    """A finished run over a stream, evaluated in the middle and at the end of each megabatch."""
+    last = streamed["megabatches"][-1]
+    parts = [part for record in streamed["megabatches"] for part in record["trained"]]
+    sums = {name: sum(part[name] for part in parts) for name in ("steps", "training_macs", "training_macs_dense")}
+    changes = {"format": "prunus-result/3", "stream": streamed, "pretraining": None, "epochs": 8.0} | sums | changes
+    run = write_run(study, method, sparsity, seed, 1 - last["errors"] / last["tested"], **changes)
+    metrics = [
+        {"step": half * part["steps"] // 2, "epoch": float(half), "loss": 1.0, "learning_rate": 0.1, "nll": 0.2}
+        | {"sparsity": record["planned_sparsity"], "accuracy": 0.7, "megabatch": number}
+        | {"train_accuracy": 0.7 + part["gap"] + 0.1 / half, "running_accuracy": 0.8}
+        for number, record in enumerate(streamed["megabatches"])
+        for part in record["trained"]
+        for half in (1, 2)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics))
+    return run
+
+
+def write_streams(directory: Path, seeds: int = 3, **settings: Any) -> Path:
+    """Dense and snip with both plans at 75 %, three seeds, on a stream of four megabatches.
+
+    Less dense, the progressive plan has a CER of -32, -30 and -28, a gap of -4, -3 and -2 points, and a test accuracy
+    of +1, 0 and -1; the other has 20 errors more after every megabatch and the same gap.
+    """
+    for seed in range(seeds):
+        dense = [errors + 2 * seed for errors in (100, 60, 40, 20)]
+        write_stream(directory, "dense", 0.0, seed, stream(dense, [0.0] * 4, 0.08, False, **settings))
+        better = [*(errors - 10 for errors in dense[:3]), dense[3] + 2 * (seed - 1)]
+        plans = {
+            "progressive": stream(better, [0.2, 0.5, 0.6, 0.75], 0.04 + 0.01 * seed, True, **settings),
+            "once": stream([errors + 20 for errors in dense], [0.75] * 4, 0.08, True, **settings),
+        }
+        for plan, streamed in plans.items():
+            arguments = {"sparsity": 0.75, "plan": plan}
+            write_stream(directory, "snip", 0.75, seed, streamed, arguments=arguments)
+    (directory / "recipe.yaml").write_text("study: streams\n")
+    return directory
+
+
 def write_study(directory: Path, less: float = 0.0, recipe: str = "seeds: 3\n") -> Path:
     """Dense, gmp and rigl at two sparsities, three seeds; gmp has one seed fewer; timed but for rigl at 90 %.
 

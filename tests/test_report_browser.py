@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from studies import write_learned, write_methods, write_retraining, write_study
+from studies import write_learned, write_methods, write_retraining, write_streams, write_study
 
 from prunus.report import write_report
 
@@ -68,10 +68,10 @@ onload = () => {
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four studies in one page, so that every section is on it."""
+    """Five studies in one page, so that every section is on it."""
     directory = tmp_path_factory.mktemp("browser")
     writers = {"study": write_study, "methods": write_methods, "retraining": write_retraining}
-    writers |= {"learned": write_learned}
+    writers |= {"learned": write_learned, "streams": write_streams}
     return write_report(*(write(directory / name) for name, write in writers.items()), out=directory)
 
 

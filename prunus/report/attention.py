@@ -4,12 +4,14 @@ import numpy as np
 
 from prunus.report import wording
 from prunus.report.results import Results
+from prunus.report.streams import plan_misses
 from prunus.report.tables import collapsed, misses, records, sparser
 
 
 def warnings(results: Results) -> list[str]:
     """What a reader must not overlook: a leak, collapsed layers, missed sparsities, results that are not finite."""
-    return [*leak_warnings(results), *collapse_warnings(results), *miss_warnings(results), *finite_warnings(results)]
+    sparsity = [*miss_warnings(results), *plan_warnings(results)]
+    return [*leak_warnings(results), *collapse_warnings(results), *sparsity, *finite_warnings(results)]
 
 
 def leak_warnings(results: Results) -> list[str]:
@@ -38,6 +40,17 @@ def miss_warnings(results: Results) -> list[str]:
         f"{wording.realised(row['realised_sparsity'], row['realised_sparsity_sd'], row['n'])} "
         f"({wording.runs_of(row['runs'], row['n'])} over 0.5 points off)"
         for row in records(misses(results))
+    ]
+
+
+def plan_warnings(results: Results) -> list[str]:
+    """A sentence per method that did not have the sparsity of its plan while the data arrived."""
+    return [
+        f"PLAN MISSED: `{row['method']}` at {wording.sparsity(row['requested_sparsity'])} was over 0.5 points off its "
+        f"plan after {row['megabatches']} of {row['of']} megabatches in {wording.runs_of(row['runs'], row['n'])}; "
+        f"furthest after megabatch {row['furthest']}: planned {wording.zeros(row['planned_sparsity'])} %, realised "
+        f"{wording.zeros(row['realised_sparsity'])} %"
+        for row in records(plan_misses(results))
     ]
 
 

@@ -27,10 +27,12 @@ def labels(results: Sequence[dict[str, Any]], searches: Sequence[Mapping[str, An
     ``searches`` chose makes no variant either: it belongs to the method, whatever it is at a sparsity or length.
     """
     named = variants(results, searches)
-    lengths: dict[tuple[str, str, float], set[int]] = {}
+    lengths: dict[tuple[str, str, float, int | None], set[int]] = {}
     for content, variant in zip(results, named, strict=True):
-        lengths.setdefault((content["method"], variant, content["sparsity"]), set()).add(content["steps"])
-    several = {name for (name, _, _), steps in lengths.items() if len(steps) > 1}
+        # patience ends each seed's training at its own step
+        seed = content["seed"] if content.get("stream", {}).get("settings", {}).get("patience") else None
+        lengths.setdefault((content["method"], variant, content["sparsity"], seed), set()).add(content["steps"])
+    several = {name for (name, *_), steps in lengths.items() if len(steps) > 1}
     return [
         Label(variant, wording.epochs(content["epochs"]) if content["method"] in several else "")
         for content, variant in zip(results, named, strict=True)

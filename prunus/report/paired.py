@@ -19,11 +19,15 @@ def differences(results: Results, name: str = "dense") -> pd.DataFrame:
     runs = results.runs
     against = set(runs.loc[runs["method"] == reference(runs, name), "variant"])
     pairs = paired(runs[(runs["name"] != "dense") & ~runs["variant"].isin(against)], runs, name)
+    return over_pairs(pairs.assign(gap=pairs["accuracy"] - pairs["pair"]), "gap")
+
+
+def over_pairs(pairs: pd.DataFrame, gap: str) -> pd.DataFrame:
+    """A row per requested sparsity and method: mean of the column ``gap``, sd, n pairs, 95 % t-interval."""
     rows = []
     for cell, group in pairs.groupby(CELL, sort=False, dropna=False):
-        gap = group["accuracy"] - group["pair"]
-        deviation = sd(gap)
-        rows.append([*cell, mean(gap), deviation, len(gap), margin(deviation, len(gap))])
+        deviation = sd(group[gap])
+        rows.append([*cell, mean(group[gap]), deviation, len(group), margin(deviation, len(group))])
     table = pd.DataFrame(rows, columns=[*CELL, "difference", "difference_sd", "n", "margin"])
     return table.assign(low=table["difference"] - table["margin"], high=table["difference"] + table["margin"])
 

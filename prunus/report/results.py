@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from prunus.report import rows
+from prunus.report import megabatches, rows
 
 # the first has no bins of confidence and no memory, the second no cycles, learning rates and operations of training
 FORMATS = ("prunus-result/1", "prunus-result/2", "prunus-result/3")
@@ -25,6 +25,7 @@ class Results:
     measurement. ``searches``: the search for each method's own settings, as its file has it. ``unfinished``: those
     without a result. ``strays``: runs that lie there but belong to another recipe. ``learned``: how schedules were
     learned: the ``lessons``, one for each agent, method and sparsity, and the replays on the ``whole`` training data.
+    ``streams`` and ``megabatches``: a row per run over a stream, and per megabatch of it (see `megabatches`).
     """
 
     study: str
@@ -40,6 +41,8 @@ class Results:
     unfinished: pd.DataFrame
     strays: list[str]
     learned: dict[str, list[dict[str, Any]]]
+    streams: pd.DataFrame
+    megabatches: pd.DataFrame
 
 
 def read(directory: Path) -> Results:
@@ -54,11 +57,12 @@ def read(directory: Path) -> Results:
     results = {path.name: result(path / "result.json") for path in finished}
     searches = listed(directory / "search.json")
     runs = rows.run_rows(results, searches)
+    lines = {path.name: rows.logged(path / "metrics.jsonl") for path in finished}
     return Results(
         study=directory.resolve().name,
         recipe=(directory / "recipe.yaml").read_text(encoding="utf-8"),
         runs=runs,
-        curves=rows.curve_rows(runs, {path.name: rows.logged(path / "metrics.jsonl") for path in finished}),
+        curves=rows.curve_rows(runs, {run: megabatches.in_all(lines[run], results[run]) for run in results}),
         rates=rows.rate_rows(runs, results),
         cycles=rows.cycle_rows(runs, results),
         layers=rows.layer_rows(runs, results),
@@ -68,6 +72,8 @@ def read(directory: Path) -> Results:
         unfinished=rows.unfinished_rows([path for path in directories if path not in finished]),
         strays=[name for name in found if name not in names],
         learned=lessons(directory / "learn.json"),
+        streams=megabatches.stream_rows(runs, results),
+        megabatches=megabatches.megabatch_rows(runs, results),
     )
 
 

@@ -22,6 +22,7 @@ SPENT = [
 ]
 HELD = ["parameters_bytes", "gradients_bytes", "optimizer_bytes", "method_bytes"]
 LOGGED = ["step", "epoch", "loss", "learning_rate", "sparsity", "accuracy", "nll"]
+STREAMED = ["megabatch", "training", "place", "train_accuracy", "running_accuracy"]
 LAYER = ["name", "shape", "weights", "kept", "sparsity", "macs", "macs_kept"]
 CYCLE = ["step", "length", "sparsity", "fraction", "drop", "peak"]
 STAGES = ["trained", "pruned", "recalibrated", "retrained"]
@@ -122,9 +123,9 @@ def check_comparable(runs: pd.DataFrame) -> None:
 
 
 def curve_rows(runs: pd.DataFrame, metrics: Mapping[str, list[dict[str, Any]]]) -> pd.DataFrame:
-    """A row per logged step of a finished run."""
+    """A row per logged step of a finished run; NaN what only runs over streams log."""
     rows = [{"run": run, **line} for run, lines in metrics.items() for line in lines]
-    curves = pd.DataFrame(rows, columns=["run", *LOGGED]).rename(columns={"sparsity": "realised_sparsity"})
+    curves = pd.DataFrame(rows, columns=["run", *LOGGED, *STREAMED]).rename(columns={"sparsity": "realised_sparsity"})
     return runs[IDENTITY].merge(curves, on="run")
 
 
@@ -154,10 +155,14 @@ def cycle_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.
 
 
 def rate_rows(runs: pd.DataFrame, results: Mapping[str, dict[str, Any]]) -> pd.DataFrame:
-    """A row per finished run and noted learning rate; none for results of the formats before it was noted."""
+    """A row per finished run and noted learning rate; none for results of the formats before it was noted.
+
+    None either for a run over a stream, which notes those of its last megabatch alone.
+    """
     rows = [
         {"run": run, "step": step, "learning_rate": rate}
         for run, content in results.items()
+        if "stream" not in content
         for step, rate in content.get("learning_rates", [])
     ]
     return runs[IDENTITY].merge(pd.DataFrame(rows, columns=["run", "step", "learning_rate"]), on="run")

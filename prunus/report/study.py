@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from prunus.report import attention, statements, wording
+from prunus.report.anytime import anytime_blocks
 from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
 from prunus.report.budget import budget_blocks
 from prunus.report.cells import benefit_cells, cost_cells, difference_cells, layer_cells, main_cells
@@ -89,6 +90,7 @@ def sections(results: Results) -> list[Section]:
         Section("Results", [main_table(results, keys), Text(columns), plots["accuracy"]]),
         Section("Retraining", retraining_blocks(results, plots["retraining-budget"], keys)),
         Section("Schedules", schedule_blocks(results, plots["learned-schedules"], plots["schedule-agents"])),
+        Section("Anytime", anytime_blocks(results, plots, keys)),
         Section("The same accuracy?", paired(results, keys)),
         Section("What pruning took and retraining brought back", cycle_blocks(results, plots["pruning-drop"], keys)),
         Section("Training", [plots["learning-curves"], plots["sparsity"], *rates]),

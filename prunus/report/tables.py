@@ -86,9 +86,11 @@ def throughput(timing: pd.DataFrame) -> pd.DataFrame:
 def reference(runs: pd.DataFrame, name: str = "dense") -> str | None:
     """Of the runs of the method ``name`` the label that others are compared to.
 
-    Of several the one from which most runs began, then the one whose settings most runs share.
+    Of several the one from which most runs began, then the one whose settings most runs share; never an ensemble where
+    there is a single network.
     """
     found = runs[runs["name"] == name]
+    found = found[found["parameters"] == found["parameters"].min()]
     if found.empty:
         return None
     begun = found["run"].map(runs["pretraining"].value_counts())

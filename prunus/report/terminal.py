@@ -9,13 +9,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from prunus.report import attention
+from prunus.report.anytime import COST, anytime_cells
 from prunus.report.cells import SIZE, SPEED, main_cells
 from prunus.report.results import read
 from prunus.report.retraining import retraining_cells
 
 
 def print_table(directory: Path, console: Console) -> None:
-    """Prints the main table of the study in ``directory``, as scores, size and speed, then retraining and warnings."""
+    """Prints the main table of the study in ``directory``, as scores, size and speed, then others and warnings."""
     results = read(directory)
     cells = main_cells(results)
     # in three parts: all columns at once do not fit a terminal
@@ -25,6 +26,10 @@ def print_table(directory: Path, console: Console) -> None:
     retrained = retraining_cells(results)
     if len(retrained):
         console.print(rich_table(unmarked(retrained), "Retraining, in % of dense training: test accuracy, %"))
+    if len(results.streams):
+        streamed = anytime_cells(results)
+        console.print(rich_table(streamed.drop(columns=COST), "Anytime, over the megabatches of a stream"))
+        console.print(rich_table(streamed[["requested", "method", *COST]], "What the stream cost"))
     for warning in attention.warnings(results):
         console.print(warning, style="bold red", markup=False)
     for run in attention.unfinished(results):
