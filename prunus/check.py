@@ -88,7 +88,7 @@ def describe(recipe: Recipe) -> str:
         searching = f"first a search on validation images, {trainings} trainings for each method and sparsity\n"
     length = f"{', '.join(map(str, steps))} steps"
     if recipe.anytime is not None:
-        parts = {len(one.train) + len(one.validation) for one in _megabatches(runs[0], data)}
+        parts = {len(one) for one in _megabatches(runs[0], data)}
         sizes = " or ".join(map(str, sorted(parts, reverse=True)))
         length = f"{len(_megabatches(runs[0], data))} megabatches of {sizes} images"
     return searching + "\n".join(

@@ -17,11 +17,13 @@ MEGABATCHES = 10
 
 @dataclass(frozen=True)
 class Megabatch:
-    """The ids of new images, a part to train on and one to validate on, and how many had arrived before."""
+    """The ids of new images, a part to train on and one to validate on."""
 
     train: Tensor
     validation: Tensor
-    before: int
+
+    def __len__(self) -> int:
+        return len(self.train) + len(self.validation)
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,30 @@ def arrivals(stream: Anytime, labels: Tensor, held_out: float, seed: int) -> lis
         chosen = torch.arange(len(labels)) if stream.per_class is None else few_shot(labels, stream.per_class, drawn)
         order = torch.arange(len(chosen)) if count == 1 else ORDERS[stream.order](labels[chosen], drawn)
         parts = cut(chosen[order], count, stream.size)
-        divided = [hold_out(part, held_out, seed=drawn, number=number) for number, part in enumerate(parts)]
+        return [Megabatch(*hold_out(part, held_out, seed=drawn, number=number)) for number, part in enumerate(parts)]
     except ValueError as error:
         raise RecipeError(f"anytime: {error}") from error
-    before = 0
-    found = []
-    for train, validation in divided:
-        found.append(Megabatch(train, validation, before))
-        before += len(train) + len(validation)
-    return found
 
 
-def waited(megabatches: Sequence[Megabatch], number: int, wait: int, *, last: bool) -> list[Megabatch]:
-    """What is trained on at megabatch ``number``: the latest ``wait``, fewer at the ``last``, nothing in between."""
+def waited(number: int, wait: int, *, last: bool) -> range:
+    """The megabatches trained on at number ``number``: the latest ``wait``, fewer at the ``last``, none in between."""
     done = number + 1
-    return list(megabatches[number - (number % wait) : done]) if last or done % wait == 0 else []
+    return range(number - (number % wait), done) if last or done % wait == 0 else range(0)
 
 
-def gather(stream: Anytime, new: Sequence[Megabatch], held: Memories, seed: int) -> tuple[Tensor, Tensor, Memories]:
-    """The ids to train on and to validate on when ``new`` has arrived, and what is kept of them for later."""
-    rule, before = replay(stream.replay), new[0].before
+def gather(
+    stream: Anytime, megabatches: Sequence[Megabatch], new: range, held: Memories, seed: int
+) -> tuple[Tensor, Tensor, Memories]:
+    """The ids to train on and to validate on when the ``new`` ones have arrived, and what is kept of them for later."""
+    rule, before = replay(stream.replay), megabatches[: new.start]
 
-    def again(memory: Memory, ids: Tensor, part: str) -> tuple[Tensor, Memory]:
-        return rule(memory, ids, before, seeded(seed, "replay", part, before))
+    def again(part: str, memory: Memory) -> tuple[Tensor, Memory]:
+        ids = [getattr(megabatches[number], part) for number in new]
+        seen = sum(len(getattr(one, part)) for one in before)
+        return rule(memory, torch.cat(ids), seen, seeded(seed, "replay", part, new.start))
 
-    train, kept = again(held.train, torch.cat([one.train for one in new]), "train")
-    validation, kept_out = again(held.validation, torch.cat([one.validation for one in new]), "validation")
+    train, kept = again("train", held.train)
+    validation, kept_out = again("validation", held.validation)
     return train, validation, Memories(kept, kept_out)
 
 

@@ -53,6 +53,7 @@ class State:
     trained: list[Record] = field(default_factory=list)
     lefts: list[Left] = field(default_factory=list)
     memories: Memories = field(default_factory=Memories)
+    validated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # the ids of the latest stage
     records: list[Record] = field(default_factory=list)
     logged: int = 0
     sizes: list[int] = field(default_factory=list)  # of the megabatches of a stream that is followed
@@ -115,7 +116,7 @@ class Course:
     def run_(self) -> None:
         """All megabatches that are left."""
         while self.arrive():
-            new = waited(self.megabatches, self.state.number, self.stream.wait, last=self._last())
+            new = waited(self.state.number, self.stream.wait, last=self._last())
             for member in range(len(self.state.trained), self._members() if new else 0):
                 self._train_(new, member)
                 self._save()
@@ -135,8 +136,9 @@ class Course:
     def final(self) -> Prepared:
         """The latest network that is left, as a dense training before its first step, for whoever measures it."""
         plain = self._stage_recipe(len(self.megabatches) - 1, 0).model_copy(update={"method": {"dense": {}}})
-        last = self.state.lefts[-1]
-        return prepare(plain, stage=self._stage(self.megabatches[-1:], replace(last, moments={})))
+        left = replace(self.state.lefts[-1], moments={})
+        train, validation = (self.images.select(ids) for ids in (self.megabatches[-1].train, self.state.validated))
+        return prepare(plain, stage=Stage(self.data, train, validation, train, left))
 
     def learner(self) -> nn.Module:
         """What answers now: the network, or all of the ensemble; the untrained one before any was trained."""
@@ -172,16 +174,16 @@ class Course:
         own = {"method": {self.run.method: self.run.own}, "sparsity": (self.sparsity(number),), "seed": (seed,)}
         return self.recipe.model_copy(update={**own, "anytime": None})
 
-    def _stage(self, new: Sequence[Megabatch], left: Left | None) -> Stage:
+    def _stage(self, new: range, left: Left | None) -> Stage:
         stream, seed = self.stream, stage_seed(self.run.seed, self.state.number, 0)
-        train, validation, _ = gather(stream, new, self.state.memories, self.run.seed)
-        arrived = sum(len(one.train) + len(one.validation) for one in new)
+        train, validation, _ = gather(stream, self.megabatches, new, self.state.memories, self.run.seed)
+        arrived = sum(len(self.megabatches[number]) for number in new)
         looked_at = to_look_at(stream, train, arrived, seed)
         select = self.images.select
         rate = partial(rate_at, stream, number=self.state.number, planned=self.planned)
         return Stage(self.data, select(train), select(validation), select(looked_at), left, rate)
 
-    def _train_(self, new: Sequence[Megabatch], member: int) -> None:
+    def _train_(self, new: range, member: int) -> None:
         number, state = self.state.number, self.state
         recipe, stage = self._stage_recipe(number, member), self._stage(new, self._left(member))
         seed = single(recipe).seed
@@ -253,7 +255,7 @@ class Course:
             "preparing_seconds": preparing,
         }
 
-    def _finish_(self, new: Sequence[Megabatch]) -> None:
+    def _finish_(self, new: range) -> None:
         """The present megabatch's record, by what answers now, and on to the next."""
         state = self.state
         batches = evaluation_batches(self.data.test.to(self.device), EVALUATION_BATCH, self.data)
@@ -261,7 +263,7 @@ class Course:
         arrived = self.megabatches[state.number]
         state.records.append(
             {
-                "examples": len(arrived.train) + len(arrived.validation),
+                "examples": len(arrived),
                 "planned_sparsity": self.sparsity(state.number) if self.run.method != "dense" else 0.0,
                 "errors": int((seen - right).sum()),
                 "tested": int(seen.sum()),
@@ -273,7 +275,9 @@ class Course:
             }
         )
         if new:
-            *_, state.memories = gather(self.stream, new, state.memories, self.run.seed)
+            _, state.validated, state.memories = gather(
+                self.stream, self.megabatches, new, state.memories, self.run.seed
+            )
         state.trained = []
         state.number += 1
 

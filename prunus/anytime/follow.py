@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,12 +121,12 @@ class Following(Course):
         self.kept.add(size)
         ids = torch.arange(before, before + size)
         train, validation = hold_out(ids, self.recipe.validation, seed=self.run.seed, number=number)
-        return Megabatch(train, validation, before)
+        return Megabatch(train, validation)
 
     def _last(self) -> bool:
         return False
 
-    def _finish_(self, new: Sequence[Megabatch]) -> None:
+    def _finish_(self, new: range) -> None:
         super()._finish_(new)
         self._publish(self.state.records[-1])
 
