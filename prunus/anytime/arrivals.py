@@ -72,6 +72,17 @@ def gather(stream: Anytime, new: Sequence[Megabatch], held: Memories, seed: int)
     return train, validation, Memories(kept, kept_out)
 
 
+def latest(stream: Anytime, megabatches: Sequence[Megabatch], seed: int) -> tuple[list[Megabatch], Memories]:
+    """What the last training of a whole stream took as new, and what was kept of all before."""
+    new: list[Megabatch] = []
+    held = kept = Memories()
+    for number in range(len(megabatches)):
+        if found := waited(megabatches, number, stream.wait, last=number + 1 == len(megabatches)):
+            new, held = found, kept
+            *_, kept = gather(stream, new, held, seed)
+    return new, held
+
+
 def to_look_at(stream: Anytime, train: Tensor, new: int, seed: int) -> Tensor:
     """The ids that methods look at before training: a random share of ``train``, or the head of it.
 

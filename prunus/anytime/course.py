@@ -1,6 +1,7 @@
 """The course of a run over a stream: stage after stage, each from what the one before has left."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from prunus import checkpoints, ranks
-from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, to_look_at, waited
+from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, latest, to_look_at, waited
 from prunus.anytime.ensemble import Combine, Ensemble
 from prunus.anytime.measures import right_by_class
 from prunus.anytime.released import released
@@ -92,6 +93,8 @@ class Course:
         self.data = load_data(self.recipe)
         found = checkpoints.load(self.home / STAGES, self._note)
         self.state = State() if found is None else State.of(found)
+        # of a log that was lost nothing comes back; to cut it at the old length would fill it with zeros
+        self.state.logged = min(self.state.logged, os.fstat(self.metrics.fileno()).st_size)
         self.images: Store = self.data.train
         self.megabatches = self._expected()
 
@@ -117,8 +120,10 @@ class Course:
         while self.arrive():
             new = waited(self.megabatches, self.state.number, self.stream.wait, last=self._last())
             for member in range(len(self.state.trained), self._members() if new else 0):
-                self._train_(new, member)
+                folder = self.home / "checkpoints" / f"{self.state.number:04}-{member}"
+                self._train_(new, member, folder)
                 self._save()
+                checkpoints.remove(folder)
             self._finish_(new)
             self._save()
 
@@ -134,9 +139,11 @@ class Course:
 
     def final(self) -> Prepared:
         """The latest network that is left, as a dense training before its first step, for whoever measures it."""
-        plain = self._stage_recipe(len(self.megabatches) - 1, 0).model_copy(update={"method": {"dense": {}}})
-        last = self.state.lefts[-1]
-        return prepare(plain, stage=self._stage(self.megabatches[-1:], replace(last, moments={})))
+        last = len(self.megabatches) - 1
+        plain = self._stage_recipe(last, 0).model_copy(update={"method": {"dense": {}}})
+        new, held = latest(self.stream, self.megabatches, self.run.seed)
+        then = replace(self.state, number=last, memories=held)
+        return prepare(plain, stage=self._stage(then, new, replace(self.state.lefts[-1], moments={})))
 
     def learner(self) -> nn.Module:
         """What answers now: the network, or all of the ensemble; the untrained one before any was trained."""
@@ -172,30 +179,30 @@ class Course:
         own = {"method": {self.run.method: self.run.own}, "sparsity": (self.sparsity(number),), "seed": (seed,)}
         return self.recipe.model_copy(update={**own, "anytime": None})
 
-    def _stage(self, new: Sequence[Megabatch], left: Left | None) -> Stage:
-        stream, seed = self.stream, stage_seed(self.run.seed, self.state.number, 0)
-        train, validation, _ = gather(stream, new, self.state.memories, self.run.seed)
+    def _stage(self, state: State, new: Sequence[Megabatch], left: Left | None) -> Stage:
+        stream, seed = self.stream, stage_seed(self.run.seed, state.number, 0)
+        train, validation, _ = gather(stream, new, state.memories, self.run.seed)
         arrived = sum(len(one.train) + len(one.validation) for one in new)
         looked_at = to_look_at(stream, train, arrived, seed)
-        select = self.images.select
-        return Stage(self.data, select(train), select(validation), select(looked_at), left, self._rate)
+        images = [self.images.select(ids) for ids in (train, validation, looked_at)]
+        return Stage(self.data, *images, left, partial(self._rate, state.number))
 
-    def _rate(self, schedule: Schedule) -> Schedule:
-        """The recipe's schedule of rates in the present stage."""
-        number, count = self.state.number, self.planned
+    def _rate(self, number: int, schedule: Schedule) -> Schedule:
+        """The recipe's schedule of rates at megabatch ``number``."""
+        count = self.planned
         if self.stream.rates == "whole":
             return partial(_window, schedule, number / count, 1 / count)
-        if self.stream.rates == "cyclic" or number == 0:
+        if self.stream.rates == "cyclic" or count == 1:
             return schedule
         if schedule(1.0) <= 0.0:
             raise RecipeError(
                 "anytime.rates=noncyclic keeps the last rate, which is 0 here; take learning_rate: piecewise"
             )
-        return Constant(schedule(1.0))
+        return schedule if number == 0 else Constant(schedule(1.0))
 
-    def _train_(self, new: Sequence[Megabatch], member: int) -> None:
+    def _train_(self, new: Sequence[Megabatch], member: int, folder: Path) -> None:
         number, state = self.state.number, self.state
-        recipe, stage = self._stage_recipe(number, member), self._stage(new, self._left(member))
+        recipe, stage = self._stage_recipe(number, member), self._stage(state, new, self._left(member))
         seed = single(recipe).seed
 
         def adapt(method: Carrier) -> Carrier:
@@ -207,7 +214,7 @@ class Course:
         loop = StageLoop(
             recipe,
             prepared,
-            self.home / "checkpoints" / f"{number:04}-{member}",
+            folder,
             self.metrics,
             self.log,
             self._teller(member),
@@ -225,7 +232,6 @@ class Course:
         state.trained.append(self._record(loop, stage, preparing))
         state.lefts[self._place(member) : self._place(member) + 1] = [left]
         state.logged = self.metrics.tell()
-        checkpoints.remove(loop.folder)
 
     def _leave(self, loop: StageLoop) -> Left:
         """What the stage leaves, its best weights in the model."""
