@@ -53,7 +53,7 @@ def restore_(prepared: Prepared, state: dict[str, Any]) -> None:
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:
     """Write ``state`` as the newest checkpoint in ``folder`` and drop all but it and the one before."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     partial_path = folder / "checkpoint.partial"
     write_with(partial_path, lambda file: write(file, state))
     partial_path.replace(folder / f"{step:010}-{_digest(partial_path)}.pt")

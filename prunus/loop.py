@@ -89,14 +89,14 @@ class Loop:
             self.seconds += time.perf_counter() - began
             if evaluated:
                 self._evaluate(step, loss_value)
+                if self.ended(step.number):
+                    break
             if due:
                 self._checkpoint(step.number)
-            if self.ended(step.number):
-                break
             began = time.perf_counter()
 
     def ended(self, number: int) -> bool:
-        """Whether step ``number`` was the last."""
+        """Whether step ``number``, which was evaluated, was the last."""
         return number == self.prepared.training.steps
 
     def more(self) -> dict[str, Any]:

@@ -390,5 +390,5 @@ def _first(error: ValidationError) -> str:
     found = error.errors()[0]
     where = f"{found['loc'][0]}: " if found["loc"] else ""  # what follows it names alternatives of the type
     message = found["msg"].removeprefix("Value error, ")
-    value = "" if "got " in message else f", got {found['input']!r}"
+    value = "" if "got " in message or not where else f", got {found['input']!r}"
     return f"{where}{message[0].lower() + message[1:]}{value}"

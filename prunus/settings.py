@@ -152,7 +152,7 @@ class Anytime(BaseModel):
     order: Literal["permuted", "given", "balanced", "by-class"] = "permuted"
     order_seed: int | None = Field(default=None, ge=0)
     per_class: int | None = Field(default=None, ge=1)
-    replay: str | dict[str, float] = "full"
+    replay: str | dict[str, int | float] = "full"
     wait: int = Field(default=1, ge=1)
     plan: Literal["progressive", "once"] = "progressive"
     first: float = Field(default=0.2, ge=0.0, lt=1.0)
@@ -171,7 +171,7 @@ class Anytime(BaseModel):
 
     @field_validator("replay")
     @classmethod
-    def _known(cls, value: str | dict[str, float]) -> str | dict[str, float]:
+    def _known(cls, value: str | dict[str, int | float]) -> str | dict[str, int | float]:
         replay(value)
         return value
 

@@ -20,3 +20,9 @@ def study(tmp_path: Path) -> Path:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots are empty: drawing them takes longest."""
     monkeypatch.setattr("prunus.report.drawing.Panel.svg", '<svg viewBox="0 0 9 9"></svg>')
+
+
+@pytest.fixture
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk: what these tests write need not survive a power cut."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)

@@ -103,7 +103,7 @@ def test_recipes_build(page: Path) -> None:
         for run in map(single, recipe.runs()):
             given = {"sparsity": run.sparsity, "batches": (), "loss": None, "input_shape": (3, 32, 32)}
             if run.method != "dense":
-                Builder(given, modules(recipe.plugins)).build("method", {run.method: single(run).own})
+                Builder(given, modules(recipe.plugins)).build("method", {run.method: run.own})
 
 
 @having(lambda block: block.language == "console")

@@ -1,6 +1,7 @@
 """The course of a run over a stream: stage after stage, each from what the one before has left."""
 
 import math
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,6 +94,8 @@ class Course:
         self.data = load_data(self.recipe)
         found = checkpoints.load(self.home / STAGES, self._note)
         self.state = State() if found is None else State.of(found)
+        # of a log that was lost nothing comes back; to cut it at the old length would fill it with zeros
+        self.state.logged = min(self.state.logged, os.fstat(self.metrics.fileno()).st_size)
         self.images: Store = self.data.train
         self.megabatches = self._expected()
 
@@ -118,8 +121,10 @@ class Course:
         while self.arrive():
             new = waited(self.state.number, self.stream.wait, last=self._last())
             for member in range(len(self.state.trained), self._members() if new else 0):
-                self._train_(new, member)
+                folder = self.home / "checkpoints" / f"{self.state.number:04}-{member}"
+                self._train_(new, member, folder)
                 self._save()
+                checkpoints.remove(folder)
             self._finish_(new)
             self._save()
 
@@ -183,7 +188,7 @@ class Course:
         rate = partial(rate_at, stream, number=self.state.number, planned=self.planned)
         return Stage(self.data, select(train), select(validation), select(looked_at), left, rate)
 
-    def _train_(self, new: range, member: int) -> None:
+    def _train_(self, new: range, member: int, folder: Path) -> None:
         number, state = self.state.number, self.state
         recipe, stage = self._stage_recipe(number, member), self._stage(new, self._left(member))
         seed = single(recipe).seed
@@ -197,7 +202,7 @@ class Course:
         loop = StageLoop(
             recipe,
             prepared,
-            self.home / "checkpoints" / f"{number:04}-{member}",
+            folder,
             self.metrics,
             self.log,
             self._teller(member),
@@ -215,7 +220,6 @@ class Course:
         state.trained.append(self._record(loop, stage, preparing))
         state.lefts[self._place(member) : self._place(member) + 1] = [left]
         state.logged = self.metrics.tell()
-        checkpoints.remove(loop.folder)
 
     def _leave(self, loop: StageLoop) -> Left:
         """What the stage leaves, its best weights in the model."""

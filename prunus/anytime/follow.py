@@ -105,10 +105,12 @@ class Following(Course):
         while len(self.inbox.ledger) <= self.state.number:
             for line in self.inbox.take():
                 self.console.print(f"set aside: {line}", markup=False, soft_wrap=True)
-            if self.until.idle is not None and time.monotonic() - began > self.until.idle:
+            if len(self.inbox.ledger) > self.state.number:
+                break
+            idle = time.monotonic() - began
+            if self.until.idle is not None and idle > self.until.idle and not self.inbox.arriving():
                 return False
-            if len(self.inbox.ledger) <= self.state.number:
-                time.sleep(POLL)
+            time.sleep(POLL)
         number = self.state.number
         if number == len(self.megabatches):
             size = len(self.kept.megabatch(number))
@@ -167,6 +169,8 @@ def follow(recipe: Recipe, inbox: Path, home: Path, console: Console, *, until: 
     inbox.mkdir(parents=True, exist_ok=True)
     home.mkdir(parents=True, exist_ok=True)
     with alone(home), (home / "metrics.jsonl").open("a") as metrics:
+        for left in home.rglob("*.partial"):  # by a process that was killed while it wrote
+            left.unlink()
         _same_recipe(recipe, home)
         course = Following(
             recipe, home, metrics, Log([]), _silent, checkpoint_every, inbox_folder=inbox, until=until, console=console

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import time
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,6 +72,10 @@ class Inbox:
             path.unlink(missing_ok=True)
         return said
 
+    def arriving(self) -> bool:
+        """Whether there is a file that may still be written to."""
+        return any((self.folder / name).exists() for name in self._seen)
+
     def _settled(self) -> list[Path]:
         """The files that nobody has written to for a while, by name."""
         now, found = time.monotonic(), {}
@@ -109,18 +112,19 @@ def read_megabatch(content: bytes, suffix: str, data: Data) -> Images:
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != data.input_shape:
         shape = ", ".join(map(str, ("n", *data.input_shape)))
         raise ValueError(f"{INPUTS} must be uint8 ({shape}), got {images.dtype} {tuple(images.shape)}")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or len(labels) < 2:
+    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex() or len(labels) < 2:
         raise ValueError(f"{TARGETS} must be one integer an image, of two at least, got {tuple(labels.shape)}")
+    labels = labels.long()  # first, for unsigned ones have no minimum
     if not 0 <= int(labels.min()) <= int(labels.max()) < data.classes:
         raise ValueError(f"{TARGETS} must be in [0, {data.classes}), got {int(labels.min())} to {int(labels.max())}")
-    return Images(images.contiguous(), labels.long())
+    return Images(images.contiguous(), labels)
 
 
 def _npz(content: bytes) -> dict[str, Tensor]:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in (INPUTS, TARGETS) if name in arrays}
-    except (ValueError, OSError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # of zip, of what unpacks it, of NumPy or of PyTorch: all mean that it is spoilt
         raise ValueError(f"must be a whole .npz file of plain arrays, got {len(content)} bytes ({error})") from None
 
 

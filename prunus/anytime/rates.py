@@ -16,7 +16,7 @@ def rate_at(stream: Anytime, schedule: Schedule, number: int, planned: int) -> S
     """
     if stream.rates == "whole":
         return partial(_part, schedule, number, planned)
-    if stream.rates == "cyclic" or number == 0:
+    if stream.rates == "cyclic" or planned == 1:
         return schedule
     last = schedule(1.0)
     if last <= 0.0:
@@ -24,7 +24,7 @@ def rate_at(stream: Anytime, schedule: Schedule, number: int, planned: int) -> S
             "anytime.rates=noncyclic keeps the learning rate that the first megabatch ends with, which is 0 here; take "
             "a schedule that ends above it, such as piecewise"
         )
-    return Constant(last)
+    return schedule if number == 0 else Constant(last)
 
 
 def _part(schedule: Schedule, number: int, planned: int, progress: float) -> float:

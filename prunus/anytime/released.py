@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor, nn
 
+from prunus.cadence import Once
 from prunus.carriers import Carrier, Masked
 from prunus.criteria import evidence
 from prunus.masks import Masks, Tensors, Weights, unwrap
@@ -25,7 +26,7 @@ def released(method: Carrier, stream: Anytime, seed: int) -> Carrier:
     """The method with the stream's ``masks`` and ``scores``. Raises RecipeError for one that they do not fit."""
     if (stream.masks, stream.scores) == ("nested", "trained"):
         return method
-    if not isinstance(method, Masked) or not isinstance(method.update, Prune) or method.start is not None:
+    if not (isinstance(method, Masked) and isinstance(method.update, Prune) and isinstance(method.cadence, Once)):
         raise RecipeError("anytime.masks and anytime.scores are for methods that prune once, such as snip; leave them")
     rule = method.update
     if stream.scores == "reinit":

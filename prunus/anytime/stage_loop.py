@@ -50,7 +50,8 @@ class Best:
 class StageLoop(Loop):
     """The steps of stage ``number``: at ``target`` sparsity the best evaluation is kept, unless the last is to be.
 
-    ``sample`` are training images by which the gap is followed; ``patience`` are epochs.
+    ``sample`` are training images by which the gap is followed; ``patience`` are epochs, from when ``target`` is
+    reached.
     """
 
     number: int = 0
@@ -61,6 +62,7 @@ class StageLoop(Loop):
     best: Best | None = field(default=None, init=False)
     waited_from: int = field(default=0, init=False)  # the step of the last evaluation that was better by enough
     hurdle: float = field(default=0.0, init=False)
+    reached: float = field(default=-1.0, init=False)  # the highest sparsity at an evaluation, up to the target
     released_gap: float = field(default=float("nan"), init=False)
 
     def __post_init__(self) -> None:
@@ -71,7 +73,7 @@ class StageLoop(Loop):
     def ended(self, number: int) -> bool:
         """Whether step ``number`` was the last, or patience is at its end."""
         waited = (number - self.waited_from) / self.prepared.epoch_steps
-        return super().ended(number) or (self.patience is not None and waited >= self.patience)
+        return super().ended(number) or (self.patience is not None and self._at_target() and waited >= self.patience)
 
     def more(self) -> dict[str, Any]:
         """The stage, the accuracy on a sample of its training images, and the one of training itself."""
@@ -82,14 +84,17 @@ class StageLoop(Loop):
 
     def _evaluate(self, step: Step, loss: float) -> None:
         super()._evaluate(step, loss)
+        sparsifier = self.prepared.sparsifier
+        reached = min(self.target, sparsifier.sparsity()) if sparsifier else self.target
+        if reached > self.reached:  # what was better before was not as sparse as it is to be
+            self.reached, self.best, self.hurdle, self.waited_from = reached, None, 0.0, step.number
         if self.accuracy > self.hurdle:
             self.hurdle, self.waited_from = self.accuracy + BETTER, step.number
         if self.keep_best and self._at_target() and (self.best is None or self.accuracy > self.best.accuracy):
             self.best = self._present(step.number)
 
     def _at_target(self) -> bool:
-        sparsifier = self.prepared.sparsifier
-        return sparsifier is None or sparsifier.sparsity() >= self.target - START_TOLERANCE
+        return self.reached >= self.target - START_TOLERANCE
 
     def _present(self, number: int) -> Best:
         model, sparsifier = self.prepared.model, self.prepared.sparsifier
@@ -105,11 +110,12 @@ class StageLoop(Loop):
     def _state(self) -> dict[str, Any]:
         best = None if self.best is None else vars(self.best)
         running = {"right": int(self.running.right), "seen": self.running.seen}
-        return {"best": best, "waited_from": self.waited_from, "hurdle": self.hurdle, "running": running}
+        waited = {"waited_from": self.waited_from, "hurdle": self.hurdle, "reached": self.reached}
+        return {"best": best, "running": running} | waited
 
     def _restore_(self, state: dict[str, Any]) -> None:
         device = self.prepared.device
-        self.waited_from, self.hurdle = state["waited_from"], state["hurdle"]
+        self.waited_from, self.hurdle, self.reached = state["waited_from"], state["hurdle"], state["reached"]
         self.running.right = torch.tensor(state["running"]["right"], device=device)
         self.running.seen = state["running"]["seen"]
         if state["best"] is not None:
