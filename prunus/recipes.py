@@ -152,6 +152,8 @@ class Recipe(BaseModel):
         others = {"start": self.start, "learn": self.learn, "recalibrate": self.recalibrate}
         if self.anytime is not None and (found := [key for key, value in others.items() if value]):
             raise ValueError(f"anytime begins from fresh weights and does not go with {found[0]}; leave that out")
+        if self.anytime is not None and self.anytime.model is not None:
+            raise ValueError("anytime.model is for one method, such as dense: {model: ...}; all have the key model")
         return self
 
     @field_validator("sparsity", "seed", "epochs")
@@ -168,6 +170,7 @@ class Recipe(BaseModel):
             for sparsity in (0.0,) if name == "dense" else self.sparsity:
                 for chosen in variants(arguments, sparsity):
                     one = {
+                        "model": chosen.get("model", self.model) if self.anytime else self.model,
                         "method": {name: chosen},
                         "sparsity": (sparsity,),
                         "seed": (seed,),

@@ -142,7 +142,7 @@ class Anytime(BaseModel):
     or for all of them together (``whole``).
 
     *The learner* is a ``single`` network, an ``ensemble`` of ``members`` trained side by side, or one that is
-    ``growing`` by a network each megabatch.
+    ``growing`` by a network each megabatch. ``model`` is another one than the recipe's, for a method alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -168,6 +168,7 @@ class Anytime(BaseModel):
     rates: Literal["cyclic", "noncyclic", "whole"] = "cyclic"
     learner: Literal["single", "growing", "ensemble"] = "single"
     members: int = Field(default=3, ge=2)
+    model: str | dict[str, dict[str, Any] | None] | None = None
 
     @field_validator("replay")
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from megabatches import SPARSITY, stream, trained, weights_of
-from tiny import prunus, read_lines, written
+from tiny import prunus, read_lines, tiny, written
 from torch import Tensor, nn
 
 from prunus.anytime.arrivals import arrivals, to_look_at
@@ -25,7 +25,7 @@ from prunus.materials import build_model
 from prunus.methods import METHODS
 from prunus.prepare import EVIDENCE_BATCH
 from prunus.randomness import seeded
-from prunus.recipes import Recipe
+from prunus.recipes import Recipe, single
 from prunus.runs import train
 from prunus.settings import Anytime
 from prunus.start import Left
@@ -404,3 +404,14 @@ def test_the_command_writes_a_study_of_all_methods(tmp_path: Path, undrawn: None
     planned = {result["arguments"].get("plan"): result["stream"]["megabatches"][0] for result in results}
     assert planned["once"]["planned_sparsity"] == 0.5
     assert planned["progressive"]["planned_sparsity"] == pytest.approx(0.2)
+
+
+def test_a_method_may_have_a_network_of_its_own() -> None:
+    wide = {"mlp": {"widths": [24]}}
+    study = tiny(method={"dense": {"model": {"each": [wide]}}, "snip": {}}, sparsity=0.5, anytime={"megabatches": 3})
+    dense, snip = study.runs()
+    assert (dense.model, snip.model) == (wide, study.model)
+    assert single(dense).own == {}
+    assert {run.name() for run in study.runs()} == {run.name() for one in study.runs() for run in one.runs()}
+    with pytest.raises(RecipeError, match=r"anytime.model is for one method"):
+        tiny(anytime={"model": wide})

@@ -86,11 +86,12 @@ def throughput(timing: pd.DataFrame) -> pd.DataFrame:
 def reference(runs: pd.DataFrame, name: str = "dense") -> str | None:
     """Of the runs of the method ``name`` the label that others are compared to.
 
-    Of several the one from which most runs began, then the one whose settings most runs share; never an ensemble where
-    there is a single network.
+    Of several the one from which most runs began, then the one whose settings most runs share; never a network of
+    another size than the other methods have, or an ensemble, where there is one of theirs.
     """
-    found = runs[runs["name"] == name]
-    found = found[found["parameters"] == found["parameters"].min()]
+    found, others = runs[runs["name"] == name], runs[runs["name"] != name]
+    alike = found["parameters"].isin(others["parameters"])
+    found = found[alike if alike.any() else found["parameters"] == found["parameters"].min()]
     if found.empty:
         return None
     begun = found["run"].map(runs["pretraining"].value_counts())
