@@ -184,8 +184,8 @@ class Course:
         train, validation, _ = gather(stream, new, state.memories, self.run.seed)
         arrived = sum(len(one.train) + len(one.validation) for one in new)
         looked_at = to_look_at(stream, train, arrived, seed)
-        images = [self.images.select(ids) for ids in (train, validation, looked_at)]
-        return Stage(self.data, *images, left, partial(self._rate, state.number))
+        select, rate = self.images.select, partial(self._rate, state.number)
+        return Stage(self.data, select(train), select(validation), select(looked_at), left, rate)
 
     def _rate(self, number: int, schedule: Schedule) -> Schedule:
         """The recipe's schedule of rates at megabatch ``number``."""
