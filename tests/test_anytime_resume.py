@@ -76,7 +76,7 @@ STREAMS = [
     pytest.param({"optimizer_state": "reset", "rates": "whole"}, {"optimizer": "adam"}, id="reset", marks=RARE),
     pytest.param({}, {"method": {"dpf": {"update_every": 2}}}, id="full", marks=RARE),
     pytest.param({"wait": 2}, {"method": "random"}, id="wait", marks=RARE),
-    pytest.param({"weights": "last", "replay": {"last": 1}}, {"method": "dense"}, id="last", marks=RARE),
+    pytest.param({"weights": "last", "replay": {"last": 1}}, {"method": "magnitude"}, id="last", marks=RARE),
 ]
 
 
