@@ -212,7 +212,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
 
 def test_every_method_trains_on_the_same_batches(drawn: list[Tensor], tmp_path: Path) -> None:
     seen = []
-    for method in ("dense", "snip", "random", "rigl", {"snip": {"plan": "once"}}):
+    for method in ("dense", "random", "rigl", {"snip": {"plan": "once"}}):
         drawn.clear()
         trained(tmp_path, method=method, images=300)
         seen.append(torch.cat(drawn))
@@ -279,11 +279,11 @@ RATES = {
 @pytest.mark.parametrize("rates", RATES)
 def test_rates_of_megabatches(rates: str, tmp_path: Path) -> None:
     settings = {"megabatches": 2, "rates": rates}
-    run = stream(settings, method="dense", learning_rate=STEPPED, steps=50, evaluations=50, images=64)
+    run = stream(settings, method="dense", learning_rate=STEPPED, steps=50, evaluations=25, images=64)
     train(run, tmp_path, silent)
     lines = read_lines(tmp_path / run.name() / "metrics.jsonl")
-    assert [line["learning_rate"] for line in lines] == RATES[rates]
-    assert [line["megabatch"] for line in lines] == [0] * 50 + [1] * 50
+    assert [line["learning_rate"] for line in lines] == RATES[rates][1::2]
+    assert [line["megabatch"] for line in lines] == [0] * 25 + [1] * 25
 
 
 STILL = {"learning_rate": 1e-12, "steps": 20, "evaluations": 20}  # nothing is learned
@@ -298,16 +298,20 @@ def test_patience_ends_a_megabatch_early(tmp_path: Path) -> None:
     assert records[0]["trained"][0]["steps"] < records[1]["trained"][0]["steps"] < 20
 
 
-def test_patience_waits_for_the_planned_sparsity(tmp_path: Path) -> None:
-    run = stream({"patience": 1.5}, **STILL, method={"gmp": {"update_every": 1}}, images=300)
+@pytest.mark.parametrize("every", [1, 8])
+def test_patience_waits_for_the_planned_sparsity(every: int, tmp_path: Path) -> None:
+    longer = STILL | {"steps": 30, "evaluations": 30}
+    run = stream({"patience": 1.5}, **longer, method={"gmp": {"update_every": every}}, images=300)
     for left, sparsity in zip(lefts(run, tmp_path), sparsities(SPARSITY, 3), strict=True):
         assert left.masks is not None
         assert sum(int(mask.sum()) for mask in left.masks.values()) == keep_count(SIZE, sparsity)
-    assert len(read_lines(tmp_path / "metrics.jsonl")) < 60
+    assert len(read_lines(tmp_path / "metrics.jsonl")) < 90
 
 
-@pytest.mark.parametrize("method", ["snip", {"gmp": {"update_every": 2}}, {"dpf": {"update_every": 2}}], ids=str)
-@pytest.mark.parametrize("kept", ["best", "last"])
+@pytest.mark.parametrize(
+    ("kept", "method"),
+    [("best", {"gmp": {"update_every": 2}}), ("best", {"dpf": {"update_every": 2}}), ("last", "snip")],
+)
 def test_a_megabatch_leaves_its_best_or_its_last_weights(kept: str, method: Any, tmp_path: Path) -> None:
     run = stream({"weights": kept}, method=method, learning_rate=1.0, steps=12, evaluations=12)
     result = train(run, tmp_path, silent)
@@ -319,7 +323,7 @@ def test_a_megabatch_leaves_its_best_or_its_last_weights(kept: str, method: Any,
         (one,) = record["trained"]
         assert one["validation_accuracy"] == (max(accuracies) if kept == "best" else accuracies[-1])
         best.append(one["best_step"])
-    assert (min(best) < 12) == (kept == "best")
+    assert (min(best) < 12) == (kept == "best")  # so that the two differ
     assert result["validation"]["accuracy"] == one["validation_accuracy"]
     assert result["test"]["accuracy"] == pytest.approx(1 - record["errors"] / record["tested"])
 

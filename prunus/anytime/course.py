@@ -268,7 +268,7 @@ class Course:
         state.records.append(
             {
                 "examples": len(arrived),
-                "planned_sparsity": self.sparsity(state.number) if self.run.method != "dense" else 0.0,
+                "planned_sparsity": self.sparsity(state.number),
                 "errors": int((seen - right).sum()),
                 "tested": int(seen.sum()),
                 "right_by_class": right.tolist(),

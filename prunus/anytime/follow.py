@@ -93,7 +93,7 @@ class Following(Course):
                 "anytime.horizon must say over how many megabatches sparsity grows, since nobody knows how many will "
                 "come; such as anytime.horizon=8, after which it stays"
             )
-        self.inbox = Inbox(self.inbox_folder, self.home, self.data)
+        self.inbox = Inbox(self.inbox_folder, self.home, self.data, self.recipe.validation)
         self.images = self.kept = Kept(self.inbox)
         return [self._megabatch(number, size) for number, size in enumerate(self.state.sizes)]
 

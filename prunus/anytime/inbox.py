@@ -5,6 +5,7 @@ import io
 import json
 import time
 from dataclasses import dataclass, field
+from errno import EXDEV
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from prunus.data import Data, Images
 from prunus.storage import write_atomically
+from prunus.streams import hold_out
 
 SUFFIXES = (".npz", ".safetensors")
 SETTLED = 1.0  # seconds without a change, after which a file counts as written
@@ -25,21 +27,28 @@ INPUTS, TARGETS = "inputs", "targets"
 class Inbox:
     """The files that arrive in ``folder``, taken in the order of their names, whole.
 
-    What is taken lies in ``home / "taken"`` by its number, and ``home / "ledger.json"`` has the name and the digest of
-    all, so that a file is taken once even where this process is killed in between. What is no megabatch of ``data``
-    goes to ``home / "set-aside"``, a reason beside it.
+    A file is first moved to ``home / "arriving"``, where nobody else writes. What is taken lies in ``home / "taken"``
+    by its number, and ``home / "ledger.json"`` has the name and the digest of all, so that a file is taken once even
+    where this process is killed in between. What is no megabatch of ``data``, or leaves nothing to train on when the
+    share ``held_out`` validates, goes to ``home / "set-aside"``, a reason beside it.
     """
 
     folder: Path
     home: Path
     data: Data
+    held_out: float = 0.1
     _seen: dict[str, tuple[tuple[int, int], float]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        for folder in (self.taken, self.aside):
+        for folder in (self.arrived, self.taken, self.aside):
             folder.mkdir(parents=True, exist_ok=True)
         path = self.home / "ledger.json"
         self.ledger: list[list[str]] = json.loads(path.read_text()) if path.is_file() else []
+
+    @property
+    def arrived(self) -> Path:
+        """Where files lie while they are looked at."""
+        return self.home / "arriving"
 
     @property
     def taken(self) -> Path:
@@ -57,20 +66,11 @@ class Inbox:
 
     def take(self) -> list[str]:
         """Take or set aside what has arrived; what was said of the latter. `ledger` has grown by what was taken."""
-        said = []
+        said = [self._look_at(path) for path in sorted(self.arrived.iterdir())]  # left by a process that was killed
         for path in self._settled():
-            content = path.read_bytes()
-            entry = [path.name, hashlib.sha256(content).hexdigest()]
-            if entry not in self.ledger:
-                try:
-                    images = read_megabatch(content, path.suffix, self.data)
-                except ValueError as error:
-                    said.append(f"{path.name}: {error}")
-                    self._set_aside(path.name, content, str(error))
-                else:
-                    self._enter(entry, images)
-            path.unlink(missing_ok=True)
-        return said
+            _move(path, self.arrived / path.name)
+            said.append(self._look_at(self.arrived / path.name))
+        return [line for line in said if line]
 
     def arriving(self) -> bool:
         """Whether there is a file that may still be written to."""
@@ -89,6 +89,22 @@ class Inbox:
         self._seen = found
         return [self.folder / name for name, (_, since) in found.items() if now - since >= SETTLED]
 
+    def _look_at(self, path: Path) -> str:
+        """Take or set aside one file; what was said of it."""
+        content, said = path.read_bytes(), ""
+        entry = [path.name, hashlib.sha256(content).hexdigest()]
+        if entry not in self.ledger:
+            try:
+                images = read_megabatch(content, path.suffix, self.data)
+                hold_out(torch.arange(len(images)), self.held_out)
+            except ValueError as error:
+                said = f"{path.name}: {error}"
+                self._set_aside(f"{entry[1][:8]}-{path.name}", content, str(error))
+            else:
+                self._enter(entry, images)
+        path.unlink()
+        return said
+
     def _enter(self, entry: list[str], images: Images) -> None:
         tensors = {INPUTS: images.images, TARGETS: images.labels}
         write_atomically(self.file(len(self.ledger)), safetensors.torch.save(tensors))
@@ -98,6 +114,17 @@ class Inbox:
     def _set_aside(self, name: str, content: bytes, reason: str) -> None:
         write_atomically(self.aside / name, content)
         write_atomically(self.aside / f"{name}.reason.txt", f"{reason}\n")
+
+
+def _move(path: Path, target: Path) -> None:
+    """Move a file; to another disk by copying it first."""
+    try:
+        path.replace(target)
+    except OSError as error:
+        if error.errno != EXDEV:
+            raise
+        write_atomically(target, path.read_bytes())
+        path.unlink()
 
 
 def read_megabatch(content: bytes, suffix: str, data: Data) -> Images:

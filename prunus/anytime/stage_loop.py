@@ -73,7 +73,7 @@ class StageLoop(Loop):
     def ended(self, number: int) -> bool:
         """Whether step ``number`` was the last, or patience is at its end."""
         waited = (number - self.waited_from) / self.prepared.epoch_steps
-        return super().ended(number) or (self.patience is not None and self._at_target() and waited >= self.patience)
+        return super().ended(number) or (self.patience is not None and self._arrived() and waited >= self.patience)
 
     def more(self) -> dict[str, Any]:
         """The stage, the accuracy on a sample of its training images, and the one of training itself."""
@@ -95,6 +95,11 @@ class StageLoop(Loop):
 
     def _at_target(self) -> bool:
         return self.reached >= self.target - START_TOLERANCE
+
+    def _arrived(self) -> bool:
+        """Whether no pruning is to come: what is missing at the target is what layers may round."""
+        masks = self.prepared.sparsifier.masks.values() if self.prepared.sparsifier else []
+        return self.reached >= self.target - len(masks) / max(1, sum(mask.numel() for mask in masks))
 
     def _present(self, number: int) -> Best:
         model, sparsifier = self.prepared.model, self.prepared.sparsifier
