@@ -1,10 +1,17 @@
 """What all tests share."""
 
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from studies import write_study
+
+# Fabric asks torchmetrics for its version, which loads transformers where it is installed: seconds for each worker
+sys.modules["torchmetrics"] = None  # type: ignore[assignment]
+import lightning_fabric  # noqa: E402, F401
+
+del sys.modules["torchmetrics"]
 
 # the networks here are tiny, and the order of a sum may not depend on the machine
 torch.set_num_threads(1)

@@ -298,7 +298,7 @@ def test_patience_ends_a_megabatch_early(tmp_path: Path) -> None:
     assert records[0]["trained"][0]["steps"] < records[1]["trained"][0]["steps"] < 20
 
 
-@pytest.mark.parametrize("every", [1, 8])
+@pytest.mark.parametrize("every", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_patience_waits_for_the_planned_sparsity(every: int, tmp_path: Path) -> None:
     longer = STILL | {"steps": 30, "evaluations": 30}
     run = stream({"patience": 1.5}, **longer, method={"gmp": {"update_every": every}}, images=300)

@@ -95,6 +95,7 @@ def test_forgetting_is_the_fall_from_the_best_before(rows: list[list[float]], ex
     assert forgetting(rows) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_classes_that_come_one_after_another_are_forgotten_without_replay(tmp_path: Path) -> None:
     settings = {"order": "by-class", "replay": "none", "megabatches": 5}
     found = {
@@ -224,6 +225,7 @@ def test_the_released_gap_is_of_the_running_accuracy_of_training(
     assert one["gap"] == one["train_accuracy"] - one["validation_accuracy"]
 
 
+@pytest.mark.slow
 def test_a_state_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
     course = gone(stream(), tmp_path)
     path = tmp_path / "state.pt"

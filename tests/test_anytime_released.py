@@ -82,6 +82,7 @@ def test_independent_masks_multiply(tmp_path: Path) -> None:
     assert found[:6] == pytest.approx(DENSITIES["random"][:6], rel=0.03)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["snip", "magnitude"])
 def test_either_fault_alone_is_to_be_had(method: str, tmp_path: Path) -> None:
     changes = {"model": {"mlp": {"widths": [64]}}, "method": method, "steps": 4, "evaluations": 1, "images": 300}

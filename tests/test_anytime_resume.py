@@ -69,10 +69,10 @@ def killed(run: Recipe, directory: Path, news: int, every: float = 0.0) -> Path:
 RARE = pytest.mark.slow
 STREAMS = [
     pytest.param({"replay": {"reservoir": 150}}, {"method": {"rigl": {"update_every": 2}}}, id="reservoir"),
-    pytest.param({"patience": 1.5}, {"learning_rate": 1e-12, "steps": 12, "evaluations": 6}, id="patience"),
+    pytest.param({"patience": 1.5}, {"learning_rate": 1e-12, "steps": 12, "evaluations": 6}, id="patience", marks=RARE),
     pytest.param({"learner": "ensemble", "members": 2, "wait": 2}, {}, id="ensemble"),
     pytest.param({"learner": "growing", "warm": False, "replay": "none"}, {}, id="growing", marks=RARE),
-    pytest.param({"replay": {"fraction": 0.5}, "order": "by-class"}, {}, id="fraction"),
+    pytest.param({"replay": {"fraction": 0.5}, "order": "by-class"}, {}, id="fraction", marks=RARE),
     pytest.param({"optimizer_state": "reset", "rates": "whole"}, {"optimizer": "adam"}, id="reset", marks=RARE),
     pytest.param({}, {"method": {"dpf": {"update_every": 2}}}, id="full", marks=RARE),
     pytest.param({"wait": 2}, {"method": "random"}, id="wait", marks=RARE),
@@ -90,8 +90,10 @@ def test_a_stream_killed_again_and_again_ends_the_same(settings: Any, changes: A
     same(run, tmp_path / "killed", tmp_path / "whole")
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("save", [0, 3])
+@pytest.mark.parametrize(
+    ("save", "moment"),
+    [(0, "after"), (3, "before"), *(pytest.param(*one, marks=RARE) for one in ((0, "before"), (3, "after")))],
+)
 def test_killed_between_two_megabatches(
     save: int, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,6 +128,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     assert len(notes) == 2  # only its last evaluation was left
 
 
+@pytest.mark.slow
 def test_a_megabatch_ends_at_the_same_step_however_often_it_is_saved(tmp_path: Path) -> None:
     changes = {"learning_rate": 1e-12, "steps": 20, "evaluations": 4, "images": 300}
     run = stream({"patience": 1.3}, **changes)
@@ -134,6 +137,7 @@ def test_a_megabatch_ends_at_the_same_step_however_often_it_is_saved(tmp_path: P
     same(run, tmp_path / "0.0", tmp_path / "3600.0")
 
 
+@pytest.mark.slow
 def test_a_spoilt_record_of_megabatches_is_passed_over(tmp_path: Path) -> None:
     run = stream(images=300)
     home = killed(run, tmp_path / "killed", 5)

@@ -38,6 +38,7 @@ def test_only_a_leaky_classroom_measures_the_test_set(tmp_path: Path) -> None:
         assert room.prepared.quality(room.prepared.test).nll != room.prepared.quality(room.prepared.validation).nll
 
 
+@pytest.mark.slow
 def test_only_the_closed_loops_of_a_leaky_lesson_leak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rooms: list[bool] = []
 
@@ -71,6 +72,7 @@ def test_closed_loops_are_kept_by_whether_they_leak(tmp_path: Path) -> None:
     assert not _evaluated(records[1], leaky.learn, [SEED, SEED + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("measured")
 def test_the_command_evaluates_anew_what_leaked_and_the_report_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
