@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.nn.functional import cross_entropy
 
 from prunus.allocation import ALLOCATIONS
 from prunus.check import describe
@@ -101,7 +102,7 @@ def test_recipes_build(page: Path) -> None:
         if recipe.data == "digits":
             describe(recipe)  # with its model and optimizer, for which it reads the data
         for run in map(single, recipe.runs()):
-            given = {"sparsity": run.sparsity, "batches": (), "loss": None, "input_shape": (3, 32, 32)}
+            given = {"sparsity": run.sparsity, "batches": (), "loss": cross_entropy, "input_shape": (3, 32, 32)}
             if run.method != "dense":
                 Builder(given, modules(recipe.plugins)).build("method", {run.method: run.own})
 
