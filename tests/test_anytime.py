@@ -15,7 +15,8 @@ from tiny import prunus, read_lines, tiny, written
 from torch import Tensor, nn
 
 from prunus.anytime.arrivals import arrivals, to_look_at
-from prunus.anytime.course import Course, Store, stage_seed
+from prunus.anytime.course import Course
+from prunus.anytime.state import Store, stage_seed
 from prunus.data import Images, Labelled, Stream, evaluation_batches, load
 from prunus.evaluation import evaluate
 from prunus.loggers import Log

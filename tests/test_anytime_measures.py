@@ -11,9 +11,10 @@ from tiny import read_lines
 from torch import Tensor, nn
 
 from prunus.anytime.arrivals import Memories, gather, waited
-from prunus.anytime.course import Course, State, stage_seed
+from prunus.anytime.course import Course
 from prunus.anytime.ensemble import Ensemble
 from prunus.anytime.measures import cumulative_errors, forgetting, right_by_class
+from prunus.anytime.state import State, stage_seed
 from prunus.data import Stream, evaluation_batches, load
 from prunus.evaluation import evaluate
 from prunus.loggers import Log

@@ -3,22 +3,23 @@
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import TextIO
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from prunus import checkpoints, ranks
-from prunus.anytime.arrivals import Megabatch, Memories, arrivals, gather, to_look_at, waited
+from prunus.anytime.arrivals import Megabatch, arrivals, gather, to_look_at, waited
 from prunus.anytime.ensemble import Combine, Ensemble
 from prunus.anytime.measures import right_by_class
 from prunus.anytime.rates import rate_at
 from prunus.anytime.released import released
 from prunus.anytime.stage_loop import StageLoop
+from prunus.anytime.state import Record, State, Store, stage_seed
 from prunus.carriers import Carrier
 from prunus.data import Labelled, evaluation_batches
 from prunus.loggers import Log
@@ -35,41 +36,6 @@ from prunus.tables import Builder, RecipeError
 
 COMBINE: dict[str, Combine] = {"growing": "logits", "ensemble": "probabilities"}
 STAGES = "stages"  # the folder of what each stage left
-Record = dict[str, Any]
-
-
-class Store(Protocol):
-    """Images by their ids."""
-
-    def select(self, indices: Tensor) -> Labelled:
-        """Those at ``indices``, in that order."""
-        ...
-
-
-@dataclass
-class State:
-    """How far a stream is: megabatches done, networks trained of the present one, and all that later ones need."""
-
-    number: int = 0
-    trained: list[Record] = field(default_factory=list)
-    lefts: list[Left] = field(default_factory=list)
-    memories: Memories = field(default_factory=Memories)
-    validated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # the ids of the latest stage
-    records: list[Record] = field(default_factory=list)
-    logged: int = 0
-    sizes: list[int] = field(default_factory=list)  # of the megabatches of a stream that is followed
-
-    def plain(self) -> dict[str, Any]:
-        """For a checkpoint that loads with ``weights_only=True``."""
-        lefts = [vars(left) for left in self.lefts]
-        return {"format": checkpoints.FORMAT, **vars(self), "lefts": lefts, "memories": vars(self.memories)}
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> "State":
-        """Back from `plain`."""
-        held = {key: value for key, value in plain.items() if key != "format"}
-        lefts, memories = [Left(**left) for left in plain["lefts"]], Memories(**plain["memories"])
-        return cls(**held | {"lefts": lefts, "memories": memories})
 
 
 @dataclass
@@ -303,13 +269,6 @@ class Course:
 
     def _note(self, text: str) -> None:
         self.tell(Progress(0, 1, math.nan, text))
-
-
-def stage_seed(seed: int, number: int, member: int) -> int:
-    """The seed of a network's training on a megabatch; the run's own for the first network on the first."""
-    if number == member == 0:
-        return seed
-    return seeded(seed, "stage", number, member).initial_seed() % 2**32
 
 
 def _sample(images: Labelled, count: int, seed: int) -> Labelled:

@@ -11,8 +11,9 @@ from rich.console import Console
 from torch import Tensor
 
 from prunus.anytime.arrivals import Megabatch
-from prunus.anytime.course import Course, Record
+from prunus.anytime.course import Course
 from prunus.anytime.inbox import INPUTS, TARGETS, Inbox
+from prunus.anytime.state import Record
 from prunus.data import Images
 from prunus.loggers import Log
 from prunus.loop import Progress

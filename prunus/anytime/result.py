@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from prunus.anytime.course import COMBINE, Course, Record
+from prunus.anytime.course import COMBINE, Course
 from prunus.anytime.measures import cumulative_errors, forgetting
+from prunus.anytime.state import Record
 from prunus.data import Labelled, evaluation_batches
 from prunus.evaluation import evaluate
 from prunus.outcome import outcome
