@@ -354,6 +354,10 @@ def anytime(
     chosen = read(recipe, overrides, plugin)
     if chosen.anytime is None:
         raise ValueError(f"{recipe} must hold the key anytime, such as anytime.megabatches=8")
+    if follow is None and (megabatches or idle is not None):
+        raise ValueError("--megabatches and --idle are for --follow; a stream of the recipe has anytime.megabatches")
+    if follow is not None and (log or workers):
+        raise ValueError("--log and --workers are for the stream of a recipe; with --follow leave them out")
     if follow is None:
         return compare(
             recipe, *overrides, out=out, workers=workers, checkpoint_every=checkpoint_every, log=log, plugin=plugin
@@ -362,10 +366,18 @@ def anytime(
 
     from prunus.anytime.follow import Until
     from prunus.anytime.follow import follow as follow_folder
+    from prunus.check import describe, rehearse
+    from prunus.runs import DIVERGED
 
     until = Until(megabatches, idle)
     home = out or Path("runs") / recipe.stem
-    follow_folder(chosen, follow, home, Console(), until=until, checkpoint_every=checkpoint_every)
+    describe(chosen)
+    rehearse(chosen)
+    try:
+        follow_folder(chosen, follow, home, Console(), until=until, checkpoint_every=checkpoint_every)
+    except DIVERGED as error:
+        print(f"prunus: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

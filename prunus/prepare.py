@@ -197,7 +197,8 @@ def _seeded_model(recipe: Recipe, run: Single, data: Data, builder: Builder, dev
 
 
 def _evidence(stage: Stage, data: Data, device: torch.device) -> Evidence:
-    batches = evaluation_batches(stage.evidence.to(device), EVIDENCE_BATCH, data)
+    parts = math.ceil(len(stage.evidence) / EVIDENCE_BATCH)  # of equal size: a short one would weigh as much
+    batches = evaluation_batches(stage.evidence.to(device), math.ceil(len(stage.evidence) / parts), data)
     return Evidence(lambda: iter(batches), len(batches))
 
 

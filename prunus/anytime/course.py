@@ -20,14 +20,15 @@ from prunus.anytime.rates import rate_at
 from prunus.anytime.released import released
 from prunus.anytime.stage_loop import StageLoop
 from prunus.anytime.state import Record, State, Store, stage_seed
-from prunus.carriers import Carrier
+from prunus.cadence import Never, Once
+from prunus.carriers import Carrier, Masked
 from prunus.data import Labelled, evaluation_batches
 from prunus.loggers import Log
 from prunus.loop import Progress, Tell
 from prunus.materials import build_model, fabric, load_data
 from prunus.outcome import training_bytes
 from prunus.plugins import modules
-from prunus.prepare import EVALUATION_BATCH, EVIDENCE_BATCH, Prepared, Stage, prepare
+from prunus.prepare import EVALUATION_BATCH, Prepared, Stage, prepare
 from prunus.randomness import seeded
 from prunus.recipes import Recipe, single
 from prunus.start import Left
@@ -60,6 +61,7 @@ class Course:
         self.data = load_data(self.recipe)
         found = checkpoints.load(self.home / STAGES, self._note)
         self.state = State() if found is None else State.of(found)
+        torch.set_num_threads(self.state.threads)  # which share a sum among them, and its last bits follow
         # of a log that was lost nothing comes back; to cut it at the old length would fill it with zeros
         self.state.logged = min(self.state.logged, os.fstat(self.metrics.fileno()).st_size)
         self.images: Store = self.data.train
@@ -160,6 +162,9 @@ class Course:
         seed = single(recipe).seed
 
         def adapt(method: Carrier) -> Carrier:
+            done = stage.left is not None and self.sparsity(number) == self.sparsity(number - 1)
+            if done and isinstance(method, Masked) and isinstance(method.cadence, Once):
+                return replace(method, cadence=Never())  # nothing to prune, so nothing to look at
             return released(method, self.stream, seed)
 
         began = time.perf_counter()
@@ -207,7 +212,7 @@ class Course:
         train, validation = (prepared.quality(part.to(prepared.device)) for part in (stage.train, stage.validation))
         steps, sparsifier = prepared.training.taken, prepared.sparsifier
         dense_gradients = sparsifier.method.dense_gradients(steps) if sparsifier else steps
-        looked_at = prepared.evidence.passes * EVIDENCE_BATCH
+        looked_at = prepared.evidence.passes * len(stage.evidence) // prepared.evidence.batches
         return {
             "train": len(stage.train),
             "validation": len(stage.validation),
@@ -221,6 +226,7 @@ class Course:
             "training_macs": prepared.operations.training(prepared.examples, dense_gradients, looked_at),
             "training_macs_dense": prepared.operations.dense(prepared.examples),
             "training_bytes": training_bytes(prepared.model, prepared.training.optimizer, sparsifier),
+            "looks": prepared.evidence.passes,
             "seconds": loop.seconds,
             "preparing_seconds": preparing,
         }

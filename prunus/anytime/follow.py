@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from prunus.anytime.arrivals import Megabatch
-from prunus.anytime.course import Course
+from prunus.anytime.course import STAGES, Course
 from prunus.anytime.inbox import INPUTS, TARGETS, Inbox
 from prunus.anytime.state import Record
 from prunus.data import Images
@@ -94,6 +95,8 @@ class Following(Course):
                 "anytime.horizon must say over how many megabatches sparsity grows, since nobody knows how many will "
                 "come; such as anytime.horizon=8, after which it stays"
             )
+        if self.stream.rates == "whole":
+            raise RecipeError("anytime.rates=whole needs the number of megabatches, which nobody knows; take cyclic")
         self.inbox = Inbox(self.inbox_folder, self.home, self.data, self.recipe.validation)
         self.images = self.kept = Kept(self.inbox)
         return [self._megabatch(number, size) for number, size in enumerate(self.state.sizes)]
@@ -167,17 +170,26 @@ def follow(recipe: Recipe, inbox: Path, home: Path, console: Console, *, until: 
         raise RecipeError("following needs the key anytime in the recipe, such as anytime.horizon=8")
     single(recipe)
     (recipe,) = recipe.runs()
+    if inbox.resolve() == home.resolve():
+        raise RecipeError(f"the folder that is followed must not be the one that is written, {home}; choose --out")
     inbox.mkdir(parents=True, exist_ok=True)
     home.mkdir(parents=True, exist_ok=True)
     with alone(home), (home / "metrics.jsonl").open("a") as metrics:
-        for left in home.rglob("*.partial"):  # by a process that was killed while it wrote
-            left.unlink()
-        _same_recipe(recipe, home)
         course = Following(
             recipe, home, metrics, Log([]), _silent, checkpoint_every, inbox_folder=inbox, until=until, console=console
         )
+        _same_recipe(recipe, home)
+        for left in _cut_off(course.inbox):
+            left.unlink()
         console.print(_plan(course), markup=False, soft_wrap=True)
         course.run_()
+
+
+def _cut_off(inbox: Inbox) -> Iterator[Path]:
+    """What a process left that was killed while it wrote, where none but it writes."""
+    for place in (inbox.home, inbox.arrived, inbox.taken, inbox.aside, inbox.home / STAGES):
+        yield from place.glob("*.partial")
+    yield from (inbox.home / "checkpoints").rglob("*.partial")
 
 
 def _plan(course: Following) -> str:

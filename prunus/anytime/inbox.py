@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from prunus.data import Data, Images
@@ -69,7 +68,8 @@ class Inbox:
         said = [self._look_at(path) for path in sorted(self.arrived.iterdir())]  # left by a process that was killed
         for path in self._settled():
             _move(path, self.arrived / path.name)
-            said.append(self._look_at(self.arrived / path.name))
+            if (self.arrived / path.name).is_file():
+                said.append(self._look_at(self.arrived / path.name))
         return [line for line in said if line]
 
     def arriving(self) -> bool:
@@ -80,9 +80,12 @@ class Inbox:
         """The files that nobody has written to for a while, by name."""
         now, found = time.monotonic(), {}
         for path in sorted(self.folder.iterdir()):
-            if path.suffix not in SUFFIXES or path.name.startswith(".") or not path.is_file():
+            if path.suffix not in SUFFIXES or path.name.startswith(".") or path.is_symlink() or not path.is_file():
                 continue
-            stat = path.stat()
+            try:
+                stat = path.stat()
+            except FileNotFoundError:  # taken back
+                continue
             state = (stat.st_size, stat.st_mtime_ns)
             before, since = self._seen.get(path.name, (None, now))
             found[path.name] = (state, since if state == before else now)
@@ -120,6 +123,8 @@ def _move(path: Path, target: Path) -> None:
     """Move a file; to another disk by copying it first."""
     try:
         path.replace(target)
+    except FileNotFoundError:  # taken back
+        return
     except OSError as error:
         if error.errno != EXDEV:
             raise
@@ -158,5 +163,5 @@ def _npz(content: bytes) -> dict[str, Tensor]:
 def _safetensors(content: bytes) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(content)
-    except SafetensorError as error:
+    except Exception as error:  # of the library, or of a type that PyTorch lacks
         raise ValueError(f"must be a whole safetensors file, got {len(content)} bytes ({error})") from None

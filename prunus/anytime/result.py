@@ -13,7 +13,7 @@ from prunus.outcome import outcome
 from prunus.prepare import EVALUATION_BATCH, Prepared
 
 SUMS = ("training_macs", "training_macs_dense", "steps", "epochs")
-OF_EACH_NETWORK = ("parameters", "parameters_kept", "macs", "macs_kept", "bytes_dense")
+OF_EACH_NETWORK = ("parameters", "macs", "bytes_dense")
 
 
 def result_of(course: Course, prepared: Prepared) -> dict[str, Any]:
@@ -22,8 +22,10 @@ def result_of(course: Course, prepared: Prepared) -> dict[str, Any]:
     parts = [part for record in records for part in record["trained"]]
     found = outcome(course.recipe, prepared, sum(part["seconds"] for part in parts))
     found |= {name: sum(part[name] for part in parts) for name in SUMS}
+    found["extra_forward_backward"] = sum(part["looks"] for part in parts)
     found["training_bytes"] = _most(part["training_bytes"] for part in parts)
     if course.stream.learner in COMBINE:
+        found |= _kept_together(course, found)
         found |= {name: found[name] * len(course.state.lefts) for name in OF_EACH_NETWORK}
         found |= {"test": _together(course, prepared.test), "validation": _together(course, prepared.validation)}
     return found | {"stream": _stream(course, records)}
@@ -46,6 +48,17 @@ def _stream(course: Course, records: list[Record]) -> dict[str, Any]:
 
 def _by_class(record: Record) -> tuple[list[int], list[int]]:
     return record["right_by_class"], record["tested_by_class"]
+
+
+def _kept_together(course: Course, last: dict[str, Any]) -> dict[str, float]:
+    """Parameters and multiply-accumulates that all networks together keep; ``last`` is the result of the last alone."""
+    costs = {layer["name"]: layer["macs"] for layer in last["layers"]}
+    parameters = macs = 0.0
+    for left in course.state.lefts:
+        masks = left.masks or {}
+        parameters += last["parameters"] - sum(int((~mask).sum()) for mask in masks.values())
+        macs += last["macs"] - sum(costs[name] * (1.0 - float(mask.float().mean())) for name, mask in masks.items())
+    return {"parameters_kept": round(parameters), "macs_kept": macs}
 
 
 def _together(course: Course, images: Labelled) -> dict[str, Any]:

@@ -35,6 +35,7 @@ class State:
     validated: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # the ids of the latest stage
     records: list[Record] = field(default_factory=list)
     logged: int = 0
+    threads: int = field(default_factory=torch.get_num_threads)
     sizes: list[int] = field(default_factory=list)  # of the megabatches of a stream that is followed
 
     def plain(self) -> dict[str, Any]:
