@@ -211,6 +211,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     return batches
 
 
+@pytest.mark.slow
 def test_every_method_trains_on_the_same_batches(drawn: list[Tensor], tmp_path: Path) -> None:
     seen = []
     for method in ("dense", "random", "rigl", {"snip": {"plan": "once"}}):
