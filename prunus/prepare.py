@@ -121,7 +121,7 @@ def prepare(
     loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     builder = Builder(plugins=modules(recipe.plugins))
 
-    model = _seeded_model(recipe, run, data, builder, around.device)
+    model = seeded_model(recipe, run, data, builder, around.device)
     operations = _operations(model, recipe, data)
     file = start_file(origin) if (origin := recipe.origin()) else start
     if file:
@@ -185,7 +185,7 @@ def _images(recipe: Recipe) -> tuple[Data, Labelled, Labelled]:
     return data, *split_of(recipe, data)
 
 
-def _seeded_model(recipe: Recipe, run: Single, data: Data, builder: Builder, device: torch.device) -> nn.Module:
+def seeded_model(recipe: Recipe, run: Single, data: Data, builder: Builder, device: torch.device) -> nn.Module:
     """The model with the same initial weights for every method."""
     torch.manual_seed(run.seed)
     random.seed(run.seed)  # for plug-ins, as NumPy's

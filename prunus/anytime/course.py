@@ -25,10 +25,10 @@ from prunus.carriers import Carrier, Masked
 from prunus.data import Labelled, evaluation_batches
 from prunus.loggers import Log
 from prunus.loop import Progress, Tell
-from prunus.materials import build_model, fabric, load_data
+from prunus.materials import fabric, load_data
 from prunus.outcome import training_bytes
 from prunus.plugins import modules
-from prunus.prepare import EVALUATION_BATCH, Prepared, Stage, prepare
+from prunus.prepare import EVALUATION_BATCH, Prepared, Stage, prepare, seeded_model
 from prunus.randomness import seeded
 from prunus.recipes import Recipe, single
 from prunus.start import Left
@@ -116,14 +116,12 @@ class Course:
     def learner(self) -> nn.Module:
         """What answers now: the network, or all of the ensemble; the untrained one before any was trained."""
         lefts: Sequence[Left | None] = self.state.lefts or [None]
-        models = [self._model(left).to(self.device) for left in lefts]
+        models = [self._model(left) for left in lefts]
         return models[0] if len(models) == 1 else Ensemble(models, COMBINE[self.stream.learner])
 
     def _model(self, left: Left | None) -> nn.Module:
-        torch.manual_seed(self.run.seed)
-        model = build_model(self.recipe, self.data, Builder(plugins=modules(self.recipe.plugins)))
-        if self.recipe.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        builder = Builder(plugins=modules(self.recipe.plugins))
+        model = seeded_model(self.recipe, self.run, self.data, builder, self.device)
         if left is not None:
             model.load_state_dict(left.weights)
         return model

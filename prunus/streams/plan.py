@@ -5,6 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from prunus.schedules import Geometric
+
 BASE = 0.8
 """The density of one step of pruning in APP, which measures sparsity by how often it is taken."""
 
@@ -54,8 +56,7 @@ def sparsity_at(number: int, sparsity: float, *, horizon: int, first: float = 0.
     # 0.8 kept once is 1 - 0.8 = 0.19999999999999996
     if not 0.0 <= first <= sparsity + 1e-12:
         raise ValueError(f"first must be in [0, {sparsity}], the final sparsity, got {first}; begin with a smaller one")
-    progress = number / (horizon - 1)
-    return 1.0 - math.pow(1.0 - first, 1.0 - progress) * math.pow(1.0 - sparsity, progress)
+    return Geometric(sparsity, initial=first)(number / (horizon - 1))
 
 
 def sparsities(
