@@ -79,7 +79,7 @@ def _train(recipe: Recipe, home: Path, tell: Tell, checkpoint_every: float, log:
     write_atomically(home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
     before = _dense_start(recipe, home.parent, tell, checkpoint_every, log)
     start = home.parent / before["run"] / WEIGHTS if before else None
-    run = partial(_run if recipe.anytime is None else _run_stream, recipe, home, start)
+    run = partial(_run, recipe, home, start)
     trained = ranks.together(run, partial(run, tell, checkpoint_every, log))
     result = trained.result | {"pretraining": before}
     origin = provenance(recipe, trained.data, result["realised_sparsity"])
@@ -112,40 +112,29 @@ def _run(
     checkpoint_every: float = math.inf,
     log: Sequence[str] = (),
 ) -> Trained:
-    """The training and what came of it, on every rank."""
+    """The training, or all those of a stream, and what came of it, on every rank."""
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result names collapsed layers
     path = home / "metrics.jsonl" if ranks.leads() else Path(os.devnull)
-    with unsaid, _threads_kept():
+    with unsaid, _threads_kept(), path.open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
+        also.hyperparameters(recipe.resolved())
+        if recipe.anytime is not None:
+            return _over_stream(Course(recipe, home, metrics, also, tell, checkpoint_every))
         prepared = prepare(recipe, start=start, watched=True)
         forget_peak_(prepared.device)
-        with path.open("a") as metrics, Log(loggers(log, home, recipe.name())) as also:
-            also.hyperparameters(recipe.resolved())
-            loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
-            loop.resume_()
-            loop.run_()
+        loop = Loop(recipe, prepared, home / "checkpoints", metrics, also, tell, checkpoint_every)
+        loop.resume_()
+        loop.run_()
         masks = prepared.sparsifier.masks if prepared.sparsifier else None
         result = outcome(recipe, prepared, loop.seconds, loop.recalibration)
         return Trained(prepared.data, prepared.model, masks, result)
 
 
-def _run_stream(
-    recipe: Recipe,
-    home: Path,
-    start: Path | None,
-    tell: Tell = _silent,
-    checkpoint_every: float = math.inf,
-    log: Sequence[str] = (),
-) -> Trained:
+def _over_stream(course: Course) -> Trained:
     """All stages of a stream and what came of them."""
-    unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)
-    with unsaid, _threads_kept(), (home / "metrics.jsonl").open("a") as metrics:
-        with Log(loggers(log, home, recipe.name())) as also:
-            also.hyperparameters(recipe.resolved())
-            course = Course(recipe, home, metrics, also, tell, checkpoint_every)
-            forget_peak_(course.device)
-            course.run_()
-        result = result_of(course, course.final())
-        return Trained(course.data, course.learner(), course.state.lefts[-1].masks, result)
+    forget_peak_(course.device)
+    course.run_()
+    result = result_of(course, course.final())
+    return Trained(course.data, course.learner(), course.state.lefts[-1].masks, result)
 
 
 def _dense_start(
