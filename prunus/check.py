@@ -16,18 +16,19 @@ from prunus import ranks
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
 from prunus.anytime.arrivals import Megabatch, arrivals
 from prunus.anytime.rates import rate_at
-from prunus.anytime.released import released
+from prunus.anytime.stages import adapted, stage_recipe
 from prunus.criteria import CRITERIA
 from prunus.data import DATA, Data
-from prunus.masks import prunable
-from prunus.materials import build_model, load_data, steps_of
+from prunus.masks import Masks, prunable
+from prunus.materials import build_model, load_data, split_of, steps_of
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
-from prunus.prepare import prepare, rates_before, takes
+from prunus.prepare import EVIDENCE_BATCH, Prepared, Stage, prepare, rates_before, takes
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes
+from prunus.start import Left
 from prunus.tables import OPTIMIZERS, TABLES, Builder, RecipeError
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
@@ -112,25 +113,40 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
 
 
 def _rehearse_one(run: Recipe) -> None:
-    short = run.model_copy(update={"steps": STEPS, "epochs": None})
+    # cycles and decisions need their whole length; what others do late, they do in a short training too
+    whole = takes(run, "cycles") or takes(run, "schedule")
+    short = run.model_copy(update={"compile": False} | ({} if whole else {"steps": STEPS, "epochs": None}))
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
     with unsaid, suppress(*DIVERGED):  # which end one run, not a study
-        # cycles and decisions need their whole length; what others do late, they do in a short training too
-        whole = takes(run, "cycles") or takes(run, "schedule")
-        stream, seed = single(run).anytime, single(run).seed
-        prepared = prepare(
-            (run if whole else short).model_copy(update={"compile": False}),
-            adapt=lambda method: method if stream is None else released(method, stream, seed),
-        )
-        if stream is not None:
-            count = len(_megabatches(run, prepared.data))
-            assert prepared.training.learning_rate is not None
-            rate_at(stream, prepared.training.learning_rate, count - 1, count)
-        for step in prepared.training:
-            if step.number == STEPS:
-                break
-        if prepared.sparsifier is not None:
-            prepared.sparsifier.finalize()
+        if run.anytime is None:
+            _step(prepare(short))
+        else:
+            _rehearse_stream(short)
+
+
+def _rehearse_stream(run: Recipe) -> None:
+    """The first megabatch and the last, which goes on from what the first has left."""
+    data, chosen = load_data(run), single(run)
+    assert chosen.anytime is not None
+    planned = chosen.anytime.horizon or len(_megabatches(run, data))
+    train, validation = split_of(run, data)
+    looked_at = train.select(torch.arange(min(len(train), EVIDENCE_BATCH)))
+    left = None
+    for number in sorted({0, planned - 1}):
+        rate = partial(rate_at, chosen.anytime, number=number, planned=planned)
+        stage = Stage(data, train, validation, looked_at, left, rate)
+        recipe = stage_recipe(run, number, 0, planned)
+        prepared = prepare(recipe, stage=stage, adapt=partial(adapted, stream=chosen.anytime, seed=chosen.seed))
+        masks = _step(prepared)
+        left = Left.of(prepared.model, masks, None) if chosen.anytime.warm else None
+
+
+def _step(prepared: Prepared) -> Masks | None:
+    """Train for `STEPS`, and finish; the masks."""
+    for step in prepared.training:
+        if step.number == STEPS:
+            break
+    return None if prepared.sparsifier is None else prepared.sparsifier.finalize()
 
 
 def _megabatches(run: Recipe, data: Data) -> list[Megabatch]:
