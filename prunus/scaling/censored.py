@@ -75,7 +75,9 @@ def fit_censored(measured: Sequence[Measurement], sharpness: float | None = 1.0,
     starts = STARTS if start is None else (start.critical_batch,)
     begin = 0.0 if start is None else math.log(start.sharpness)
     fixed = None if sharpness is None else math.log(sharpness)
-    found = [grid.climb(math.log(critical), begin if fixed is None else fixed, free=fixed is None) for critical in starts]
+    found = [
+        grid.climb(math.log(critical), begin if fixed is None else fixed, free=fixed is None) for critical in starts
+    ]
     cost, parameters, spread = min(found, key=lambda result: result[0])
     return Fit(curve_of(parameters), spread, -cost, *grid.extent)
 

@@ -51,5 +51,7 @@ def mean_ratio(table: Table, dense: Table) -> float:
     """
     common = sorted(table.keys() & dense.keys())
     if not common:
-        raise ValueError(f"tables must share a batch size, got {sorted(table)} and {sorted(dense)}; measure one in both")
+        raise ValueError(
+            f"tables must share a batch size, got {sorted(table)} and {sorted(dense)}; measure one in both"
+        )
     return math.exp(sum(math.log(table[batch] / dense[batch]) for batch in common) / len(common))

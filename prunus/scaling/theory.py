@@ -48,7 +48,7 @@ class Theory:
     """Stochastic gradient descent on an L-smooth function (Bottou, Curtis & Nocedal 2018), as Lee et al. 2021 use it.
 
     The mean of |grad f|^2 over K steps of size eta is at most eta L beta / (mu B) + Delta / (mu eta K); the goal is
-    that it is at most eps. ``smoothness`` is L, ``variance`` beta (of one example's gradient), ``alignment`` mu, ``gap``
+    that it is at most eps. ``smoothness`` is L, ``variance`` beta, of one example's gradient, ``alignment`` mu, ``gap``
     Delta = 2 (f(x_0) - inf f), ``tolerance`` eps and ``cap`` the largest step size.
     """
 
