@@ -96,18 +96,6 @@ class Whole:
 
 Space = Mapping[str, Metaparameter]
 
-LEARNING_RATE = Logarithmic(1e-4, 1.0)
-MOMENTUM = FromOne(0.9, 0.9999)
-# The spaces of Lee et al. 2021; the order of the names is that of the dimensions.
-SGD: Space = {"learning_rate": LEARNING_RATE}
-WITH_MOMENTUM: Space = {"learning_rate": LEARNING_RATE, "momentum": MOMENTUM}
-LINEAR_DECAY: Space = {
-    "learning_rate": LEARNING_RATE,
-    "momentum": MOMENTUM,
-    "decay_steps": Whole(30_000, 60_000),
-    "end_factor": Logarithmic(1e-4, 0.1),
-}
-
 
 def setting(space: Space, number: int, variant: Variant = "bratley-fox") -> dict[str, float]:
     """The metaparameters of trial ``number``, counted from 0: the Sobol point after it, for point 0 is a corner.
@@ -154,3 +142,16 @@ def _distance_to_low(metaparameter: Metaparameter, fraction: float) -> float:
 def _check(right: bool, expected: str, low: float, high: float) -> None:
     if not right:
         raise ValueError(f"a range must have {expected}, got {low} to {high}; swap or mend them")
+
+
+LEARNING_RATE = Logarithmic(1e-4, 1.0)
+MOMENTUM = FromOne(0.9, 0.9999)
+# The spaces of Lee et al. 2021; the order of the names is that of the dimensions.
+SGD: Space = {"learning_rate": LEARNING_RATE}
+WITH_MOMENTUM: Space = {"learning_rate": LEARNING_RATE, "momentum": MOMENTUM}
+LINEAR_DECAY: Space = {
+    "learning_rate": LEARNING_RATE,
+    "momentum": MOMENTUM,
+    "decay_steps": Whole(30_000, 60_000),
+    "end_factor": Logarithmic(1e-4, 0.1),
+}

@@ -41,9 +41,9 @@ class NoiseMeter:
     """Measures the noise scale of a training as it goes, from the gradients that it computes anyway.
 
     Each backward pass gives the mean gradient of ``small`` examples: a part of an accumulated batch, or under DDP the
-    batch of this rank before it is reduced. At the step ``weight.grad`` is the mean over ``large`` examples. The two
-    squared norms, over the entries that ``masks`` keep, move two averages, of |G|^2 and of tr(Sigma), that are divided
-    when they are read. Nothing waits for the device before that.
+    batch of this rank before it is reduced. At the step ``weight.grad`` is the mean over ``large`` examples. Both
+    squared norms, over the entries that ``masks`` keep, are averaged over the steps; |G|^2 and tr(Sigma) are linear in
+    them, so they are averages too, and divided only when read. Nothing waits for the device before that.
 
     ``scale`` undoes what the loss was multiplied with: for ``(loss / parts).backward()`` it is ``parts``. ``decay`` is
     that of the averages, per step, in [0, 1). ``masks`` may be replaced when they change.
