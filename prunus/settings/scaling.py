@@ -16,8 +16,8 @@ REPEATS = 1000  # the seeds of repeats: the study's own, and so much more for ea
 class Tuned(BaseModel):
     """An optimizer of a study and what is tuned of it: a ``space`` of ranges by name, null for those of the paper.
 
-    ``learning_rate``, ``momentum``, ``decay_steps`` and ``end_factor``, a line down to that share of the first rate, are
-    known; other names are paths in a recipe, such as ``optimizer.adamw.weight_decay``.
+    ``learning_rate`` and ``momentum`` are known, and ``decay_steps`` with ``end_factor``, a line down to that share of
+    the first rate. Other names are paths in a recipe, such as ``optimizer.adamw.weight_decay``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -123,6 +123,6 @@ class Scaling(BaseModel):
         return tuple(sorted(value))
 
     def as_published(self) -> "Scaling":
-        """The same study by the protocol of Lee et al. 2021: no race, 100 trials of 100-step evaluations, no repeats."""
+        """The same study by the protocol of Lee et al. 2021: 100 trials, none raced, evaluated every 100 steps."""
         published = {"trials": 100, "race": False, "every": 100, "screen": 0, "draw": "trial"}
         return self.model_copy(update=published | {"points": "bratley-fox", "widen": 0, "repeats": 0})
