@@ -1,7 +1,6 @@
 """A study of steps to a result: every method, sparsity and optimizer at every batch size, cell by cell."""
 
 import json
-from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -14,15 +13,17 @@ from prunus import ranks
 from prunus.display import Display
 from prunus.materials import load_data
 from prunus.racing.cell import Race, measure
-from prunus.recipes import Recipe, single
+from prunus.racing.cells import cells_of, label
+from prunus.recipes import Recipe
 from prunus.runs import CHECKPOINT_SECONDS
-from prunus.scaling.trials import Cell, of_plain, steps_to_result
+from prunus.scaling.records import CELLS, RECORD
+from prunus.scaling.trials import of_plain, steps_to_result
 from prunus.storage import alone, write_atomically
 from prunus.study import News, Study, refuse_change
 from prunus.tables import RecipeError
 from prunus.workers import Hear, work_off
 
-CELLS, SIGNALS = "cells", "signals"
+SIGNALS = "signals"
 
 
 def run_study(
@@ -61,42 +62,6 @@ def run_study(
     return records
 
 
-def cells_of(recipe: Recipe) -> list[Recipe]:
-    """A recipe for each cell: one method, sparsity, seed, optimizer and batch size."""
-    scaling = recipe.scaling
-    if scaling is None:
-        raise RecipeError("scaling needs the key scaling in the recipe, such as scaling.goal=0.02")
-    found = []
-    for run in recipe.runs():
-        for name, tuned in scaling.optimizers.items():
-            for size in scaling.batch_sizes:
-                own = scaling.model_copy(update={"optimizers": {name: tuned}, "batch_sizes": (size,)})
-                changes = {"optimizer": tuned.optimizer, "batch_size": size, "scaling": own}
-                found.append(run.model_copy(update=changes))
-    return found
-
-
-def label(cell: Recipe) -> str:
-    """A cell in words."""
-    run = single(cell)
-    assert cell.scaling is not None
-    (optimizer,) = cell.scaling.optimizers
-    return f"{run.method:<6} sparsity {run.sparsity:<5g} {optimizer} batch {cell.batch_size:<5} seed {run.seed}"
-
-
-def read_cells(directory: Path) -> list[dict[str, Any]]:
-    """The records of a study's cells, those that are done. Raises ValueError where there is none."""
-    records = [json.loads(path.read_text()) for path in sorted((directory / CELLS).glob("*/cell.json"))]
-    if not records:
-        raise ValueError(f"{directory} must hold cells that are done, and has none; prunus scaling run makes them")
-    return records
-
-
-def cells_with_repeats(records: Sequence[dict[str, Any]]) -> list[Cell]:
-    """The searched cells and their repeats, whose seeds tell them apart."""
-    return [of_plain(plain) for record in records for plain in (record["cell"], *record["repeats"])]
-
-
 def _check_sizes(recipe: Recipe) -> None:
     """Raises RecipeError for a batch of more images than there are."""
     assert recipe.scaling is not None
@@ -106,7 +71,7 @@ def _check_sizes(recipe: Recipe) -> None:
 
 
 def _record(study: Study, name: str) -> Path:
-    return study.directory / CELLS / name / "cell.json"
+    return study.directory / CELLS / name / RECORD
 
 
 def _measure_one(name: str, cell: Recipe, hear: Hear, study: Study) -> float | None:
