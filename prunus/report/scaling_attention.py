@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from prunus.report import wording
 from prunus.report.scaling_results import ScalingResults, named
 from prunus.scaling.censored import measurement
-from prunus.scaling.records import place
+from prunus.scaling.records import Place, place
 from prunus.scaling.trials import steps_to_result
 
 MANY = 12  # cells that are named one by one
+UNFINISHED = "UNFINISHED: these cells are not done and are in no number of this report."
 
 
 def warnings(results: ScalingResults) -> list[str]:
@@ -67,7 +68,13 @@ def calm(results: ScalingResults) -> str:
 
 
 def unfinished(results: ScalingResults) -> list[str]:
-    """The cells that are not done, and are in no number of the report."""
-    missing = results.unfinished
-    names = [f"UNFINISHED: {named(at)}" for at in missing[:MANY]]
-    return [*names, f"UNFINISHED: {len(missing) - MANY} more cells"] if missing[MANY:] else names
+    """The cells that are not done, by curve: they are in no number of the report."""
+    missing: dict[str, list[str]] = {}
+    for at in results.unfinished:
+        missing.setdefault(f"`{at.optimizer}` at {wording.sparsity(at.sparsity)}", []).append(cell_of(at))
+    return [f"{curve}: {wording.listed(cells)}" for curve, cells in missing.items()]
+
+
+def cell_of(at: Place) -> str:
+    """'batch 64', with its seed where that is not 0."""
+    return f"batch {at.batch_size}" + f" seed {at.seed}" * bool(at.seed)

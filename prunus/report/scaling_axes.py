@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.ticker import NullLocator
 
 from prunus.report import wording
@@ -75,15 +74,20 @@ def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
     axes.set_xlabel("batch size")
 
 
-def doubling_axis(axis: Axis) -> None:
-    """Ticks at powers of two, as many as find room; to be called when all is drawn."""
-    axis.axes.set_yscale("log", base=2)
-    low, high = (math.log2(edge) for edge in axis.get_view_interval())
+def doubling_axis(axes: Axes) -> None:
+    """Ticks at powers of two, as many as find room, and the limits as they are; to be called when all is drawn."""
+    axes.set_yscale("log", base=2)
+    low, high = (math.log2(edge) for edge in axes.get_ylim())
     every = max(1, math.ceil((high - low) / 7))
     powers = range(math.ceil(low / every) * every, math.floor(high) + 1, every)
-    axis.set_ticks([2.0**power for power in powers], [wording.count(2.0**power) for power in powers])
-    axis.set_minor_locator(NullLocator())
-    axis.set_view_interval(2.0**low, 2.0**high, ignore=True)
+    axes.yaxis.set_ticks([2.0**power for power in powers], [power_of_two(power) for power in powers])
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(2.0**low, 2.0**high)
+
+
+def power_of_two(power: int) -> str:
+    """'256', or '1/16'."""
+    return wording.count(2.0**power) if power >= 0 else f"1/{2**-power}"
 
 
 def draw_fit(axes: Axes, line: Line, scale: Scale = STEPS, *, band: bool = True) -> None:
@@ -134,11 +138,11 @@ def shown(points: Points, scale: Scale) -> tuple[list[int], list[float]]:
 
 
 def draw_perfect(axes: Axes, points: Points, batches: Sequence[int], scale: Scale = STEPS) -> None:
-    """The dashed line of perfect scaling through the smallest batch size of ``points``."""
+    """The dashed line of perfect scaling through the smallest batch size of ``points``; it moves no limits."""
     if points:
         first = min(points)
         steps = [scale(batch, points[first] * first / batch) for batch in batches]
-        axes.plot(batches, steps, color=INK, linewidth=0.9, linestyle="--")
+        axes.plot(batches, steps, "--", color=INK, linewidth=0.9, zorder=1.5, scaley=False)
 
 
 def draw_regions(axes: Axes, finding: Finding, batches: Sequence[int]) -> None:

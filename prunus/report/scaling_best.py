@@ -26,12 +26,12 @@ BEST = (
 )
 BEST_OF = (
     "What fewer trials would have found, exact over all draws without replacement: the steps of the best of n over "
-    "those of the best of all, where one meets the goal, and the probability that none does; geometric means and means "
+    "those of the best of all, where one meets the goal, and the chance that none does; geometric means and means "
     "over the batch sizes. The budget was enough where both are level at its end."
 )
 RACED = (
     " These cells raced: trials that would have met the goal later were stopped and count as not met, so the "
-    "probability is an upper bound and says how many settings were as fast as the best."
+    "chance is an upper bound and says how many settings were as fast as the best."
 )
 
 
@@ -82,15 +82,10 @@ def best_panel(title: str, rows: pd.DataFrame, quantity: str, look: dict[float, 
             draw_heuristics(axes, rows.sort_values(["sparsity", "batch_size"], kind="stable"), quantity)
         for sparsity, chosen in look.items():
             own = rows[rows["sparsity"] == sparsity].groupby("batch_size")[quantity].apply(geometric_mean)
-            style: dict[str, Any] = {
-                "color": chosen.colour,
-                "marker": chosen.marker,
-                "markersize": 4.5,
-                "linewidth": 1.1,
-            }
-            (drawn,) = axes.plot(own.index, own, linestyle=chosen.line, **style)
+            style = f"{chosen.marker}{chosen.line}"
+            (drawn,) = axes.plot(own.index, own, style, color=chosen.colour, markersize=4.5, linewidth=1.1)
             drawn.set_gid(f"{HOVER}{wording.sparsity(sparsity)}: {', '.join(f'{value:.3g}' for value in own)}")
-        doubling_axis(axes.yaxis)
+        doubling_axis(axes)
 
     return Panel((3.4, 2.4), draw, SPACE)
 
@@ -117,7 +112,7 @@ def best_of_plot(results: ScalingResults) -> Plot:
         rows = data[data["optimizer"] == optimizer]
         if not results.raced:
             panels.append(best_of_panel(f"{optimizer}: steps over the best of all", rows, "steps", look))
-        panels.append(best_of_panel(f"{optimizer}: probability that none meets it", rows, "unreached", look))
+        panels.append(best_of_panel(f"{optimizer}: chance that none arrives", rows, "unreached", look))
     keys = {wording.sparsity(sparsity): swatch(chosen) for sparsity, chosen in look.items()}
     caption = BEST_OF + RACED * results.raced
     return Plot("scaling-best-of", "The best of fewer trials", caption, data, panels, keys)
@@ -151,8 +146,8 @@ def best_of_panel(title: str, rows: pd.DataFrame, value: str, look: dict[float, 
         batch_axis(axes, sorted(set(rows["trials"])))
         for sparsity, chosen in look.items():
             own = rows[rows["sparsity"] == sparsity]
-            style: dict[str, Any] = {"color": chosen.colour, "marker": chosen.marker, "markersize": 4, "linewidth": 1.1}
-            (drawn,) = axes.plot(own["trials"], own[value], **style)
+            style = f"{chosen.marker}{chosen.line}"
+            (drawn,) = axes.plot(own["trials"], own[value], style, color=chosen.colour, markersize=4, linewidth=1.1)
             drawn.set_gid(f"{HOVER}{wording.sparsity(sparsity)}: {', '.join(f'{one:.3g}' for one in own[value])}")
         axes.set_xlabel("trials")
         if value == "unreached":

@@ -80,12 +80,12 @@ def alone_panel(results: ScalingResults, line: Line) -> Panel:
         batches = results.batch_sizes
         axes.set_title(line.label)
         batch_axis(axes, batches)
-        draw_perfect(axes, line.points, batches)
         draw_cells(axes, repeats, line.look._replace(marker="o"), hollow=True)
         draw_cells(axes, searches, line.look)
         draw_fit(axes, line)
         draw_bounds(axes, line.cells, line.look.colour)
-        doubling_axis(axes.yaxis)
+        doubling_axis(axes)
+        draw_perfect(axes, line.points, batches)
         if line.finding is not None:
             draw_regions(axes, line.finding, batches)
 
@@ -145,12 +145,11 @@ def together(title: str, own: Sequence[Line], batches: Sequence[int], scale: Sca
     def draw(axes: Axes) -> None:
         axes.set_title(title)
         batch_axis(axes, batches)
-        for number, (line, own_scale) in enumerate(zip(own, scales, strict=True)):
-            if number == 0:
-                draw_perfect(axes, line.points, batches, own_scale)
+        for line, own_scale in zip(own, scales, strict=True):
             draw_fit(axes, line, own_scale)
             draw_points(axes, line, own_scale)
-        doubling_axis(axes.yaxis)
+        doubling_axis(axes)
+        draw_perfect(axes, own[0].points, batches, scales[0])
 
     return Panel((WIDTH, HEIGHT), draw, SPACE)
 

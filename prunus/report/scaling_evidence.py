@@ -31,6 +31,7 @@ class Evidence(NamedTuple):
 
 def three_regions(results: ScalingResults) -> Iterator[Evidence]:
     """Whether each curve was measured from perfect scaling to maximal data parallelism, and goes on as they say."""
+    yield from unfitted(results)
     for found in results.findings:
         perfect = found.estimate.of(lambda curve: regions(curve).perfect_until)
         maximal = found.estimate.of(lambda curve: regions(curve).maximal_from)
@@ -43,6 +44,13 @@ def three_regions(results: ScalingResults) -> Iterator[Evidence]:
         against = list(off_the_curve(found.cells))
         verdict: Verdict = "contradicted" if against else "supported" if both else "not decided"
         yield Evidence(found.optimizer, found.sparsity, "; ".join([said, *against]), verdict)
+
+
+def unfitted(results: ScalingResults) -> Iterator[Evidence]:
+    """The curves that cannot be fitted decide nothing."""
+    for optimizer, sparsity in results.curves:
+        if results.finding(optimizer, sparsity) is None:
+            yield Evidence(optimizer, sparsity, "the goal was met at fewer than two batch sizes", "not decided")
 
 
 def off_the_curve(cells: Sequence[Cell]) -> Iterator[str]:
@@ -94,6 +102,7 @@ def steps_verdict(overall: Estimate, exceptions: list[str], low: float) -> tuple
 
 def same_bend(results: ScalingResults) -> Iterator[Evidence]:
     """R_B of each sparse curve: whether all of its interval lies within a factor of two of 1."""
+    yield from unfitted(results)
     for found, bend in bends(results):
         verdict: Verdict = "supported" if bend.low >= 1 / SIMILAR and bend.high <= SIMILAR else "not decided"
         verdict = "contradicted" if bend.low > SIMILAR or bend.high < 1 / SIMILAR else verdict
@@ -117,10 +126,10 @@ def momentum_bears_more(results: ScalingResults) -> Iterator[Evidence]:
             for sparsity in results.sparsities:
                 with_, without = results.finding(name, sparsity), results.finding(other, sparsity)
                 if with_ is None or without is None or not comparable(with_, without):
-                    yield Evidence(name, sparsity, f"no curve to compare with `{other}`", "not decided")
+                    yield Evidence(name, sparsity, f"no curve to compare with {other}", "not decided")
                     continue
                 found = with_.estimate.over_dense(without.estimate, half_efficiency)
-                yield judged(with_, f"{factor(found)} times that of `{other}`", ABOVE[side(found)], with_, without)
+                yield judged(with_, f"{factor(found)} times that of {other}", ABOVE[side(found)], with_, without)
 
 
 def bends(results: ScalingResults) -> Iterator[tuple[Finding, Estimate]]:

@@ -17,13 +17,13 @@ from prunus.scaling.findings import paired_steps
 from prunus.scaling.goals import at_goal
 from prunus.scaling.trials import Cell
 
-EASIER = (0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)  # goals, as factors of the study's number wrong
+FACTORS = (0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0)  # goals, as factors of the study's number wrong
 LEAD = (
     "Steps to other goals, recomputed from the stored curves of the same trials, searches and repeats. A cell whose "
-    "curves cannot tell, because trials were stopped before they could have met it, is left out; a race tells of easier "
-    "goals alone. Goals are numbers of validation images wrong at most; steps over dense pair seeds and batch sizes, "
-    "with 95 % intervals. Evaluations that stopped after a first look are not in the curves, so steps to an easier "
-    "goal may be a little high."
+    "curves cannot tell, because trials were stopped before they could have met it, is left out; a race tells of "
+    "easier goals alone. Goals are numbers of validation images wrong at most; steps over dense pair seeds and batch "
+    "sizes, with 95 % intervals. Evaluations that stopped after a first look are not in the curves, so steps to an "
+    "easier goal may be a little high."
 )
 GOALS = "Mean steps over seeds to each of these goals, of the cells that can tell; points are not fitted."
 
@@ -31,7 +31,7 @@ GOALS = "Mean steps over seeds to each of these goals, of the cells that can tel
 def goals(results: ScalingResults) -> list[int]:
     """The numbers wrong that are looked at, ascending, the study's own among them."""
     own = results.searches[0].goal
-    return sorted({round(own * factor) for factor in EASIER} - {0})
+    return sorted({round(own * factor) for factor in FACTORS} - {0})
 
 
 def told(cells: Sequence[Cell], goal: int) -> list[Cell]:
@@ -44,7 +44,7 @@ def goal_cells(results: ScalingResults) -> pd.DataFrame:
     return pd.DataFrame(
         [
             goal_text(results, optimizer, sparsity, goal)
-            for optimizer, sparsity in results.curves
+            for optimizer, sparsity in sorted(results.curves, key=lambda curve: curve[1])
             for goal in goals(results)
             if told(results.curves[optimizer, sparsity], goal)
         ]

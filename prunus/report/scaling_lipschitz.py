@@ -59,6 +59,6 @@ def lipschitz_panel(title: str, trainings: Sequence[Mapping[str, Any]], look: di
             (drawn,) = axes.plot(steps, values, style, color=chosen.colour, markersize=3, linewidth=1.2)
             drawn.set_gid(f"{HOVER}{wording.sparsity(one['sparsity'])}: {values[0]:.3g} to {values[-1]:.3g}")
         axes.set_xlabel("step")
-        doubling_axis(axes.yaxis)
+        doubling_axis(axes)
 
     return Panel((4.6, 3.0), draw, SPACE)

@@ -48,9 +48,7 @@ def trial_plots(results: ScalingResults) -> dict[str, Plot]:
 
 def trial_keys() -> dict[str, str]:
     """The keys to the outcomes of trials."""
-    keys: dict[str, str] = {
-        status: mark(marker, colour, hollow=status != "complete") for status, (marker, colour) in MARKS.items()
-    }
+    keys = {str(status): mark(*look, hollow=status != "complete") for status, look in MARKS.items()}
     return {**keys, "best": mark("*", STAR)}
 
 
@@ -58,7 +56,7 @@ def trial_panel(cell: Cell, several: bool) -> Panel:
     """The trials of one cell; of ``several`` seeds, with its own in the title."""
 
     def draw(axes: Axes) -> None:
-        axes.set_title(f"batch {cell.batch_size}" + f", seed {cell.seed}" * several)
+        axes.set_title(f"batch {cell.batch_size}" + f", seed {cell.seed}" * several, pad=12)
         first = next(iter(cell.trials[0].metaparameters))
         with_momentum = {"learning_rate", "momentum"} <= cell.trials[0].metaparameters.keys()
         name = "learning_rate" if with_momentum else first
@@ -77,7 +75,7 @@ def trial_panel(cell: Cell, several: bool) -> Panel:
             name_rail(axes, cell)
         axes.minorticks_off()
 
-    return Panel((2.5, 2.3), draw, SPACE)
+    return Panel((2.5, 2.4), draw, SPACE._replace(right=0.28, top=0.4))
 
 
 def distances(cell: Cell) -> dict[int, float]:
@@ -111,14 +109,8 @@ def draw_trials(axes: Axes, trials: Sequence[Trial], name: str, heights: dict[in
     marker, colour = MARKS[trials[0].status]
     face = colour if trials[0].status == "complete" else "none"
     places = [trial.metaparameters[name] for trial in trials]
-    style: dict[str, Any] = {
-        "marker": marker,
-        "color": colour,
-        "markerfacecolor": face,
-        "markersize": 5,
-        "linestyle": "",
-    }
-    (drawn,) = axes.plot(places, [heights[trial.number] for trial in trials], **style)
+    ups = [heights[trial.number] for trial in trials]
+    (drawn,) = axes.plot(places, ups, marker, color=colour, markerfacecolor=face, markersize=5)
     drawn.set_gid(f"{HOVER}{len(trials)} {trials[0].status}")
 
 
@@ -126,8 +118,7 @@ def draw_best(axes: Axes, best: Trial | None, name: str, heights: dict[int, floa
     """A star at the winner, with its setting under the mouse."""
     if best is None:
         return
-    style: dict[str, Any] = {"marker": "*", "color": STAR, "markersize": 11, "linestyle": ""}
-    (drawn,) = axes.plot(best.metaparameters[name], heights[best.number], **style)
+    (drawn,) = axes.plot(best.metaparameters[name], heights[best.number], "*", color=STAR, markersize=11)
     said = ", ".join(f"{key} {value:.4g}" for key, value in best.metaparameters.items())
     drawn.set_gid(f"{HOVER}best: {best.steps} steps, {said}")
 
@@ -139,17 +130,16 @@ def draw_contours(axes: Axes) -> None:
     for power in range(least, most + 1):
         rates = np.array([max(left, low * 10.0**power), min(right, high * 10.0**power)])
         axes.plot(rates, rates / 10.0**power, color=MUTED, linewidth=0.5, alpha=0.5, zorder=0.5)
-        end = (rates[1], rates[1] / 10.0**power)
-        at_top = rates[1] < right
-        style: dict[str, Any] = {
-            "xytext": (0, 2) if at_top else (2, 0),
-            "textcoords": "offset points",
-            "fontsize": 6,
-            "color": MUTED,
-        }
-        axes.annotate(f"{10.0**power:g}", end, ha="center" if at_top else "left", va="bottom", **style)
+        name_contour(axes, power, (rates[1], rates[1] / 10.0**power), at_top=rates[1] < right)
     axes.set_xlim(left, right)
     axes.set_ylim(low, high)
+
+
+def name_contour(axes: Axes, power: int, end: tuple[float, float], *, at_top: bool) -> None:
+    """The effective rate at the end of its line, above the axes or to their right."""
+    away, side = ((0, 2), "center") if at_top else ((2, 0), "left")
+    style: dict[str, Any] = {"fontsize": 6, "color": MUTED, "ha": side, "va": "bottom"}
+    axes.annotate(f"{10.0**power:g}", end, away, textcoords="offset points", **style)
 
 
 def trial_rows(cells: Sequence[Cell]) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from prunus.report.blocks import Block, Code, Document, Folded, Items, Section, Table, Text
-from prunus.report.scaling_attention import calm, unfinished, warnings
+from prunus.report.scaling_attention import UNFINISHED, calm, unfinished, warnings
 from prunus.report.scaling_best import best_of_plot, best_plot
 from prunus.report.scaling_claims import CLAIMS, claim_cells, evidence_cells, evidence_rows, verdicts
 from prunus.report.scaling_curves import alone_plot, examples_plot, optimizers_plot, sparsities_plot
@@ -32,11 +32,16 @@ INTERVALS = (
     "1. The first seed is the one that was searched, whose best is the best of many and flatters it a little. "
     "Sparsity is the fraction of zeros among the prunable weights."
 )
+CLAIMED = "What this study says of the five findings of Lee et al. 2021."
+RULES = (
+    "By these rules; while cells are unfinished no finding is supported. The intervals are not corrected for their "
+    "number."
+)
 FITS = (
     "K(B) = K_min (1 + (B_crit / B)^p)^(1/p) steps at batch size B, by the likelihood of the interval between two "
     "evaluations in which the goal was met; the curves of one optimizer share p, 1 unless another is clearly likelier. "
-    "B_crit is where they bend, E_min = K_min B_crit what the smallest batches need in examples. A bend outside the "
-    "batch sizes that met the goal is an extrapolation."
+    "K_min is in steps, B_crit, where they bend, in examples a step, and E_min = K_min B_crit is what the smallest "
+    "batches need in examples. A bend outside the batch sizes that met the goal is an extrapolation."
 )
 RATIOS = (
     "Each over dense training with the same optimizer: R_K, R_B and R_E of K_min, B_crit and E_min, and the geometric "
@@ -89,16 +94,16 @@ def attention(results: ScalingResults) -> list[Block]:
     """What must not be overlooked."""
     warned, missing = warnings(results), unfinished(results)
     blocks: list[Block] = [Items(warned, loud=True) if warned else Text(calm(results))]
-    return [*blocks, Items(missing, loud=True) if missing else Text("No cell is unfinished.")]
+    told = [Items([UNFINISHED], loud=True), Items(missing)] if missing else [Text("No cell is unfinished.")]
+    return [*blocks, *told]
 
 
 def claims(results: ScalingResults) -> list[Block]:
     """The verdicts, the rules behind them, and the evidence."""
-    rules = [f"({claim.number}) {claim.rule}" for claim in CLAIMS]
-    lead = Text("Lee et al. 2021 report five findings. What this study says of them, by these rules:")
-    evidence = Folded("The evidence, curve by curve", Table(evidence_cells(results)))
     verdict = Table(claim_cells(results), "scaling-findings", evidence_rows(results))
-    return [lead, Items(rules), verdict, evidence]
+    evidence = Folded("The evidence, curve by curve", Table(evidence_cells(results)))
+    rules = Items([f"({claim.number}) {claim.rule}" for claim in CLAIMS])
+    return [Text(CLAIMED), verdict, evidence, Text(RULES), rules]
 
 
 def curves(results: ScalingResults) -> list[Block]:

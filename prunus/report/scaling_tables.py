@@ -16,6 +16,7 @@ from prunus.scaling.records import place
 from prunus.scaling.trials import Cell, outcomes, steps_to_result
 from prunus.scaling.uncertainty import Estimate
 
+RATIOS = ("R_K", "R_B", "R_E", "steps")
 COLUMNS = ["dataset", "model", "optimizer", "sparsity", "batch_size", "k_star", "k_prev_eval"]
 NUMBERS = {  # of the fit table, read off a curve
     "least_steps": lambda curve: curve.least_steps,
@@ -51,7 +52,8 @@ def cell_row(results: ScalingResults, cell: Cell) -> dict[str, Any]:
 
 def cell_cells(results: ScalingResults) -> pd.DataFrame:
     """The cells as text, with the steps of their repeats."""
-    return pd.DataFrame([cell_text(cell, results.repeats[place(cell)]) for cell in results.searches])
+    cells = sorted(results.searches, key=lambda cell: cell.sparsity)
+    return pd.DataFrame([cell_text(cell, results.repeats[place(cell)]) for cell in cells])
 
 
 def cell_text(cell: Cell, repeats: list[Cell]) -> dict[str, str]:
@@ -65,7 +67,7 @@ def cell_text(cell: Cell, repeats: list[Cell]) -> dict[str, str]:
         "seed": str(cell.seed),
         "steps": reached(cell),
         "after": f"{winner.before:,}" if winner else "",
-        "again": ", ".join(map(reached, repeats)),
+        "again": "; ".join(map(reached, repeats)),
         "complete": str(counts.complete),
         "incomplete": str(counts.incomplete),
         "infeasible": str(counts.infeasible),
@@ -110,7 +112,12 @@ def plain(name: str, estimate: Estimate | None) -> dict[str, float]:
 
 def fit_cells(results: ScalingResults) -> pd.DataFrame:
     """The fits as text."""
-    return pd.DataFrame([fit_text(found) for found in results.findings])
+    return pd.DataFrame([fit_text(found) for found in by_sparsity(results)])
+
+
+def by_sparsity(results: ScalingResults) -> list[Finding]:
+    """The curves, dense with every optimizer first."""
+    return sorted(results.findings, key=lambda found: found.sparsity)
 
 
 def fit_text(found: Finding) -> dict[str, str]:
@@ -124,13 +131,13 @@ def fit_text(found: Finding) -> dict[str, str]:
     return {
         "requested": wording.sparsity(found.sparsity),
         "optimizer": found.optimizer,
-        "K_min, steps": shown(NUMBERS, "least_steps"),
-        "B_crit, examples a step": shown(NUMBERS, "critical_batch"),
-        "E_min, examples": shown(NUMBERS, "least_examples"),
+        "K_min": shown(NUMBERS, "least_steps"),
+        "B_crit": shown(NUMBERS, "critical_batch"),
+        "E_min": shown(NUMBERS, "least_examples"),
         "sharpness p": f"{row['sharpness']:.3g}",
         "spread of log K": f"{row['spread']:.2g}",
-        "n": f"{row['seeds']} seed{'s' * (row['seeds'] > 1)} (interval over {estimate.over})",
-        "bend": f"{bend} (batch {row['smallest']} to {row['largest']})",
+        "seeds": f"{row['seeds']} (interval over {estimate.over})",
+        "bend": f"{bend} ({row['smallest']} to {row['largest']})",
     }
 
 
@@ -148,12 +155,11 @@ def ratio_rows(results: ScalingResults) -> pd.DataFrame:
 
 def ratio_cells(results: ScalingResults) -> pd.DataFrame:
     """The ratios as text, with what their intervals show."""
-    titles = {"R_K": "K_min", "R_B": "B_crit", "R_E": "E_min", "steps": "steps, paired"}
     return pd.DataFrame(
         [
             {"requested": wording.sparsity(found.sparsity), "optimizer": found.optimizer}
-            | {titles[name]: ratio(number) if number else "no pair" for name, number in ratios_of(found).items()}
-            for found in results.findings
+            | {name: ratio(number) if number else "no pair" for name, number in ratios_of(found).items()}
+            for found in by_sparsity(results)
             if found.sparsity > 0.0
         ]
     )
@@ -163,7 +169,7 @@ def ratios_of(found: Finding) -> dict[str, Estimate | None]:
     """The ratios of one sparse curve to dense; None where they cannot be paired."""
     three = found.to_dense
     to_dense = (three.least_steps, three.critical_batch, three.least_examples) if three else (None, None, None)
-    return dict(zip(("R_K", "R_B", "R_E", "steps"), (*to_dense, found.steps_to_dense), strict=True))
+    return dict(zip(RATIOS, (*to_dense, found.steps_to_dense), strict=True))
 
 
 def space_cells(results: ScalingResults) -> pd.DataFrame:

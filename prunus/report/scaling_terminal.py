@@ -17,11 +17,13 @@ def print_findings(directory: Path, console: Console) -> None:
     results = read_scaling(directory)
     fits, ratios = fit_cells(results), ratio_cells(results)
     if len(fits):
-        console.print(rich_table(fits, f"{results.study}: steps to the goal"))
+        console.print(
+            rich_table(fits.drop(columns=["sharpness p", "spread of log K"]), f"{results.study}: steps to the goal")
+        )
     if len(ratios):
         console.print(rich_table(ratios, "Over dense"))
     console.print(rich_table(claim_cells(results), "The findings of Lee et al. 2021"))
     for sentence in sentences(results):
         console.print(sentence, markup=False, highlight=False)
-    for warning in [*warnings(results), *unfinished(results)]:
+    for warning in [*warnings(results), *(f"UNFINISHED: {cells}" for cells in unfinished(results))]:
         console.print(warning, style="bold yellow", markup=False)

@@ -75,27 +75,24 @@ def headline(results: ScalingResults, verdicts: Sequence[tuple[str, str]]) -> st
     highest = max(results.sparsities)
     found = [each for name in results.optimizers if (each := results.finding(name, highest)) and each.steps_to_dense]
     if not found:
-        told = f"Steps of {results.workload} to {goal}: no sparse curve can be compared to dense"
+        told = f"No sparse curve of {results.workload} to {goal} can be compared to dense"
     else:
-        told = f"At {wording.sparsity(highest)} sparsity, {results.workload} takes to {goal} {clauses(found)}"
+        told = f"To {goal}, {results.workload} at {wording.sparsity(highest)} sparsity needs {clauses(found)}"
     return f"{told}. Of the paper's five findings this study {counted(verdicts)}."
 
 
 def clauses(found: Sequence[Finding]) -> str:
     """Steps and critical batch against dense, by optimizer."""
-    steps = [f"{against(each.steps_to_dense)} with `{each.optimizer}`" for each in found]
-    bends = [f"{against(each.to_dense.critical_batch)} with `{each.optimizer}`" for each in found if each.to_dense]
-    bend = f"; its critical batch is, over that of dense, {wording.listed(bends)}" if bends else ""
-    return f"this many times the steps of dense: {wording.listed(steps)}{bend}"
+    steps = [f"times {against(each.steps_to_dense, each.optimizer)}" for each in found if each.steps_to_dense]
+    bends = [f"times {against(each.to_dense.critical_batch, each.optimizer)}" for each in found if each.to_dense]
+    bend = f"; its critical batch is that of dense {wording.listed(bends)}" if bends else ""
+    return f"the steps of dense {wording.listed(steps)}{bend}"
 
 
-def against(estimate: Estimate | None) -> str:
-    """'5.74 (1.57 to 21)', or with the remark that it may be either side of 1."""
-    if estimate is None:
-        return "unknown"
-    low, high = f"{estimate.low:.3g}", f"{estimate.high:.3g}"
+def against(estimate: Estimate, optimizer: str) -> str:
+    """'5.74 with `sgd` (1.57 to 21)', or with the remark that it may be on either side of 1."""
     remark = f", {UNDECIDED}" if side(estimate) == UNDECIDED else ""
-    return f"{estimate.value:.3g} ({low} to {high}{remark})"
+    return f"{estimate.value:.3g} with `{optimizer}` ({estimate.low:.3g} to {estimate.high:.3g}{remark})"
 
 
 def counted(verdicts: Sequence[tuple[str, str]]) -> str:

@@ -27,7 +27,7 @@ def write_report(*directories: Path, out: Path | None = None) -> Path:
     if any(map(is_scaling, directories)):
         if len(directories) > 1:
             raise ValueError(
-                f"steps-to-result studies have a report each, got {len(directories)} directories; give one"
+                f"a steps-to-result study has its own report, got {len(directories)} directories; give one"
             )
         return write_scaling_report(directories[0], out)
     found = [read(directory) for directory in directories]

@@ -10,10 +10,8 @@ from prunus.scaling.metaparameters import LINEAR_DECAY, FromOne, Logarithmic, Me
 from prunus.scaling.trials import Cell, of_plain
 
 CELLS, RECORD, FORMAT = "cells", "cell.json", "prunus-cell/1"
-KINDS: Mapping[str, type[FromOne | Whole]] = {
-    "momentum": FromOne,
-    "decay_steps": Whole,
-}  # how a range is spread that is not one of rates
+# how a range is spread that is not one of rates
+KINDS: Mapping[str, type[FromOne | Whole]] = {"momentum": FromOne, "decay_steps": Whole}
 
 
 class Place(NamedTuple):
