@@ -75,9 +75,10 @@ def batch_axis(axes: Axes, batches: Sequence[int]) -> None:
 
 
 def doubling_axis(axes: Axes) -> None:
-    """Ticks at powers of two, as many as find room, and the limits as they are; to be called when all is drawn."""
+    """Ticks at powers of two, as many as find room, over two doublings at least; to be called when all is drawn."""
     axes.set_yscale("log", base=2)
     low, high = (math.log2(edge) for edge in axes.get_ylim())
+    low, high = min(low, (low + high) / 2 - 1), max(high, (low + high) / 2 + 1)
     every = max(1, math.ceil((high - low) / 7))
     powers = range(math.ceil(low / every) * every, math.floor(high) + 1, every)
     axes.yaxis.set_ticks([2.0**power for power in powers], [power_of_two(power) for power in powers])
