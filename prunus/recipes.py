@@ -187,6 +187,7 @@ class Recipe(BaseModel):
                         "epochs": length,
                         "search": None,
                         "learn": None,
+                        "scaling": None,
                     }
                     yield self.model_copy(update=one)
 
