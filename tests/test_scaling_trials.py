@@ -150,7 +150,7 @@ def test_goal_that_was_recomputed_knows_what_it_left_out() -> None:
 
 def test_infeasible_trial_was_not_stopped_early() -> None:
     broke = Trial(1, {}, "infeasible", 10, 0, ((10, 9),))
-    again = at_goal(cell(ran(0, [9, 3], 5), broke, goal=5), 4)
+    again = at_goal(cell(ran(0, [9, 3], 5), broke, goal=5, raced=True), 4)
     assert again is not None
     assert [trial.status for trial in again.trials] == ["complete", "infeasible"]
 
