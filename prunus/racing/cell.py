@@ -25,6 +25,7 @@ from prunus.settings import Scaling
 from prunus.settings.scaling import REPEATS
 from prunus.storage import write_atomically
 
+MARGIN = 0.1  # of a range, that counts as its edge
 DRAWS = 1_000_000  # the seeds of trials that draw their own weights: the study's times this, and the trial's number
 Points = Mapping[int, Mapping[str, float]]  # the metaparameters of trials, by number
 
@@ -122,7 +123,8 @@ def measure(race: Race) -> dict[str, Any]:
     found = race.search(space, 0)
     for number in range(1, race.settings.widen + 1):
         best = steps_to_result(found)
-        edges = at_edges(space, best.metaparameters) if best else ()
+        margin = max(MARGIN, 1.5 / race.settings.trials)  # beyond which few trials have no point
+        edges = at_edges(space, best.metaparameters, margin=margin) if best else ()
         if best is None or not edges:
             break
         space = {**space, **{edge.name: edge.widened for edge in edges}}
