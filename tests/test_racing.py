@@ -22,8 +22,11 @@ from prunus.materials import build_model
 from prunus.methods import snip
 from prunus.models.simple_cnn import simple_cnn
 from prunus.prepare import prepare
+from prunus.racing import stacked
 from prunus.racing.cell import Race, measure
 from prunus.racing.cells import cells_of
+from prunus.racing.entrant import Apart
+from prunus.racing.examination import Examination
 from prunus.racing.grid import grid
 from prunus.racing.heat import Heat
 from prunus.racing.trial_recipe import trial_recipe
@@ -209,6 +212,55 @@ def test_a_race_killed_at_every_evaluation_ends_the_same(method: str, tmp_path: 
     assert killed > 6
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
     assert not list((tmp_path / "killed").rglob("*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [("dense", "sgd"), ("dense", "nesterov"), ("snip", "momentum"), ("snip", "nesterov-linear")],
+)
+def test_trials_in_a_stack_are_those_apart(
+    method: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = study(method, {"goal": 0.15, "optimizers": optimizer, "trials": 5, "screen": 40}, sparsity=0.5)
+    apart, _ = measured(tmp_path / "apart", recipe)
+    monkeypatch.setattr(stacked, "SMALL", 32)
+    together, _ = measured(tmp_path / "together", recipe)
+    assert [(one.status, one.steps) for one in together.trials] == [(one.status, one.steps) for one in apart.trials]
+    runners = [race(tmp_path / name, recipe) for name in ("apart", "together")]
+    fields: list[Any] = []
+    for runner, kind in zip(runners, (Apart, stacked.Stacked), strict=True):
+        entrants = [runner._entrant(one, setting(runner.tuned.metaparameters(), one), 0) for one in range(5)]
+        data, _, validation = runner.images
+        fields.append(kind(entrants, Examination(validation, data, 0)))
+        for step in (3, 9):
+            fields[-1].advance_(step)
+    for place, entrant in enumerate(fields[0].entrants):
+        for name, weight in entrant.prepared.model.named_parameters():
+            torch.testing.assert_close(fields[1].weights[name][place], weight.detach(), rtol=1e-3, atol=1e-5)
+
+
+def test_a_stack_killed_at_every_evaluation_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stacked, "SMALL", 32)
+    test_a_race_killed_at_every_evaluation_ends_the_same("snip", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {"sgd": {"momentum": 0.9, "weight_decay": 0.1}}},
+        {"optimizer": "adam"},
+        {"method": "rigl"},
+        {"method": "gmp"},
+        {"model": "resnet20", "data": "digits"},
+        {"clip": 1.0},
+        {"accumulate": 2},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=str,
+)
+def test_what_a_stack_cannot_train_is_trained_apart(changes: dict[str, Any]) -> None:
+    assert stacked.stackable(prepare(tiny(method="dense")))
+    assert not stacked.stackable(prepare(tiny(**{"method": "dense"} | changes)))
 
 
 def test_a_finished_heat_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,12 @@ from prunus.data import Data, Labelled, training_stream
 from prunus.loop import Tell
 from prunus.materials import load_data, split_of
 from prunus.prepare import Prepared, Stage, prepare
-from prunus.racing.entrant import Entrant
+from prunus.racing.entrant import Apart, Entrant
 from prunus.racing.examination import Examination
 from prunus.racing.grid import grid
 from prunus.racing.heat import Heat
 from prunus.racing.remembered import remembering
+from prunus.racing.stacked import Stacked, worthwhile
 from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, single
 from prunus.scaling.metaparameters import Space, at_edges, setting
@@ -98,7 +99,9 @@ class Race:
         examination = Examination(validation.to(entrants[0].prepared.device), data, self._goal, settings.screen)
         steps = grid(budget, every=settings.every, ratio=settings.ratio)
         folder = self.home / "checkpoints" / name
-        heat = Heat(entrants, examination, steps, folder, self.tell, self.checkpoint_every)
+        stacked = settings.every is None and worthwhile(entrants, self.recipe.batch_size)
+        field = (Stacked if stacked else Apart)(entrants, examination)
+        heat = Heat(field, steps, folder, self.tell, self.checkpoint_every)
         heat.run_()
         cell = self._cell([entrant.trial() for entrant in entrants], seed)
         trained = sum(entrant.at for entrant in entrants) * self.recipe.batch_size
