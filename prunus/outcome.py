@@ -39,7 +39,7 @@ def outcome(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     speedup = theoretical_speedup(every_layer)
     steps, examples = prepared.training.steps, recipe.batch_size * recipe.accumulate
-    dense_gradients = prepared.sparsifier.method.dense_gradients(steps) if prepared.sparsifier else steps
+    dense_gradients = dense_steps(prepared.sparsifier, steps)
     validation = prepared.quality(prepared.validation)
     return {
         "format": "prunus-result/3",
@@ -102,6 +102,11 @@ def _cycles(sparsifier: Sparsifier | None, accuracy: float) -> list[dict[str, An
         asdict(cycle) | {"measured": cycle.measured | {"retrained": end}}
         for cycle, end in zip(cycles, ends, strict=True)
     ]
+
+
+def dense_steps(sparsifier: Sparsifier | None, steps: int) -> int:
+    """In how many of ``steps`` steps the gradients of all weights were needed."""
+    return steps if sparsifier is None else sum(sparsifier.method.reads_dropped(clock) for clock in range(steps))
 
 
 def training_bytes(model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier | None) -> dict[str, int]:

@@ -26,7 +26,7 @@ from prunus.data import Labelled, evaluation_batches
 from prunus.loggers import Log
 from prunus.loop import Progress, Tell
 from prunus.materials import fabric, load_data
-from prunus.outcome import training_bytes
+from prunus.outcome import dense_steps, training_bytes
 from prunus.plugins import modules
 from prunus.prepare import EVALUATION_BATCH, Prepared, Stage, prepare, seeded_model
 from prunus.randomness import seeded
@@ -209,7 +209,7 @@ class Course:
         prepared = loop.prepared
         train, validation = (prepared.quality(part.to(prepared.device)) for part in (stage.train, stage.validation))
         steps, sparsifier = prepared.training.taken, prepared.sparsifier
-        dense_gradients = sparsifier.method.dense_gradients(steps) if sparsifier else steps
+        dense_gradients = dense_steps(sparsifier, steps)
         looked_at = prepared.evidence.passes * len(stage.evidence) // prepared.evidence.batches
         return {
             "train": len(stage.train),
