@@ -34,6 +34,7 @@ def snapshot(prepared: Prepared) -> dict[str, Any]:
         "evidence": prepared.evidence.passes,
         "generators": _generators(prepared.device),
         "threads": torch.get_num_threads(),
+        "packing": prepared.packing.state_dict() if prepared.packing else None,
     }
 
 
@@ -47,6 +48,8 @@ def restore_(prepared: Prepared, state: dict[str, Any]) -> None:
     prepared.stream.load_state_dict(state["stream"])
     prepared.precision.load_state_dict(state["precision"])
     prepared.evidence.passes = state["evidence"]
+    if prepared.packing is not None and (known := state.get("packing")):  # none of one process, nor in older files
+        prepared.packing.load_state_dict(known)
     _set_generators_(state["generators"], prepared.device)
     torch.set_num_threads(state["threads"])  # which share a sum among them, and its last bits follow
 

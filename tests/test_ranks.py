@@ -190,6 +190,32 @@ def test_every_carrier_trains_on_two_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_packed_gradients_change_nothing_but_the_bytes(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"method": {"rigl": {"update_every": 5}}, "steps": 40}
+    paths = {way: fragile(tmp_path / str(way), gradients=way, **changes) for way in ("packed", "dense", None)}
+    again = command("train", paths[None], "--out", tmp_path / "killed", "--checkpoint-every", 0)
+    ended = on_two_ranks(
+        *(command("train", path, "--out", tmp_path) for path in paths.values()),
+        again | {"environment": {"KILL_AT": "17"}},
+        again,
+    )
+    assert [job["codes"] for job in ended] == [*3 * [[0, 0]], [-9, -15], [0, 0]], ended
+    homes = [*(home(path, tmp_path) for path in paths.values()), home(paths[None], tmp_path / "killed")]
+    first, *rest = (weights(place) for place in homes)
+    assert all(torch.equal(first[name], other[name]) for other in rest for name in first)
+    packed, dense, chosen, resumed = (json.loads((place / "result.json").read_text())["gradients"] for place in homes)
+    others = 16 + 2 * 16 + 10  # biases and BatchNorm
+    whole = 64 * 16 + 16 * 10 + others
+    updates = 6  # after the first, until three quarters of training
+    assert dense == {"bytes_dense": 4 * whole, "bytes_sent": 4 * whole, "trials": []}
+    assert packed["bytes_sent"] == 4 * ((40 - updates) * (118 + others) + updates * whole) / 40
+    assert packed["trials"] == []
+    for one in (chosen, resumed):
+        assert packed["bytes_sent"] < one["bytes_sent"] < one["bytes_dense"] == 4 * whole
+        assert [trial["kept"] for trial in one["trials"]] == [pytest.approx(0.1, abs=0.01)]
+
+
+@pytest.mark.slow
 def test_a_study_on_two_ranks_ends_with_a_report(tmp_path: Path) -> None:
     search = {"trainings": 3, "space": {"learning_rate": {"low": 0.01, "high": 1.0}}}
     start = {"epochs": 0.2, "learning_rate": 0.1}

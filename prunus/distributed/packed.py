@@ -36,9 +36,7 @@ def pack_gradients_(
     """
     wrapped = next((module for module in model.modules() if isinstance(module, DistributedDataParallel)), None)
     if wrapped is None:
-        raise ValueError(
-            "gradients travel packed in DistributedDataParallel, found no such module; wrap the model first"
-        )
+        raise ValueError("gradients travel packed in DistributedDataParallel, found none; wrap the model first")
     packing = Packing(sparsifier, wrapped.process_group, TYPES.get(compress or ""), Choice() if measure else None)
     wrapped.register_comm_hook(packing, _reduce)
     sparsifier.site.optimizer.register_step_pre_hook(packing._step_)
