@@ -86,7 +86,7 @@ class Packing:
             summed: Tensor = done.value()[0]
             if index is None:
                 return buffer.copy_(summed)
-            return buffer.zero_().index_copy_(0, index, summed.to(buffer.dtype))
+            return buffer.zero_().scatter_(0, index, summed.to(buffer.dtype))
 
         work = dist.all_reduce(wire, group=self.group, async_op=True)
         summed_up: Future[Tensor] = work.get_future().then(unpacked)
