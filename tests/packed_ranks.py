@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from cases import CASES, STEPS, Bench, Case, batch, final
+from sharded_ranks import FINDINGS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -216,7 +217,7 @@ def main(names: list[str]) -> None:
     dist.init_process_group("gloo")
     steps = int(os.environ.get("STEPS", STEPS))
     findings: dict[str, Callable[[], Found]] = {str(case): partial(by_case, case, steps) for case in CASES}
-    findings |= traps()
+    findings |= traps() | FINDINGS
     found = {}
     for name in names or findings:
         torch.manual_seed(0)

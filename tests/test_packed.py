@@ -1,4 +1,4 @@
-"""Gradients that travel packed: as if sent whole, for every method, through every trap of DDP's buckets."""
+"""Gradients that travel packed, and weights that are spread over ranks: as in one process, through every trap."""
 
 import json
 import os
@@ -25,6 +25,7 @@ WHOLE = {"snfs", "dpf", "dnw", "str", "str-decay", "dst", "cs", "gsm", "lc"}  # 
 FEW = ("magnitude", "gmp", "gmp-recover", "rigl", "imp", "dpf", "str")
 TRAPS = ("rebuilt", "channels last", "channels last in views", "views", "static graph", "no sync")
 OTHER = ("unequal", "nothing dropped", "fp16", "bf16", "vector", "loaded", "measured", "differing")
+SHARDS = ("thresholds", "rounds", "refused", "fully sharded")
 LETTERS = 8  # bytes of a value in the cases
 Found = dict[str, dict[str, Any]]
 
@@ -43,7 +44,7 @@ def on_ranks(size: int, *names: str, steps: int = STEPS) -> list[Found]:
 @cache
 def found() -> list[Found]:
     """The findings of two ranks, from one start."""
-    return on_ranks(2, *FEW, *TRAPS, *OTHER)
+    return on_ranks(2, *FEW, *TRAPS, *OTHER, *SHARDS)
 
 
 def as_one_process(ranks: list[Found], name: str) -> None:
@@ -111,6 +112,44 @@ def test_all_ranks_choose_alike_and_train_alike() -> None:
     assert trial["kept"] == pytest.approx(0.2, abs=0.01)
     assert len(set(first["masks"])) == 1
     assert first["sent"] < first["dense"]
+
+
+def sharded_as_whole(ranks: list[Found]) -> None:
+    for one in ranks:
+        assert len(one["thresholds"]) == 36
+        assert all(one["thresholds"].values())
+        assert len(one["fully sharded"]) == 6
+        for method in one["fully sharded"].values():
+            assert method["same"]
+            assert method["difference"] <= 1e-6
+            assert method["off"] == 0 < method["kept"]
+
+
+def test_rankings_and_methods_on_shards_are_those_of_the_whole() -> None:
+    sharded_as_whole(found())
+
+
+def test_a_threshold_takes_a_round_a_bit() -> None:
+    assert found()[0]["rounds"] == {"rounds": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nan", "scores of 'b' hold NaN, which has no rank"),
+        ("few", "sparsity 0.99 keeps 1 weights for 6 layers; at least one each must stay"),
+        ("rule", "a sharded method must prune by an elementwise criterion over the whole network"),
+        ("whole", "0.weight must be spread over ranks by rows"),
+    ],
+)
+def test_what_cannot_be_ranked_or_sharded_is_said_on_every_rank(name: str, message: str) -> None:
+    for one in found():
+        assert one["refused"][name].startswith(message)
+
+
+@pytest.mark.slow
+def test_four_ranks_hold_shards_of_the_same() -> None:
+    sharded_as_whole(on_ranks(4, *SHARDS))
 
 
 @pytest.mark.slow
