@@ -150,6 +150,7 @@ def _room(scores: Tensor | Candidates) -> int:
 
 
 def collapse_message(names: Iterable[str], sparsity: float) -> str:
+    """What is said of layers that keep one weight."""
     layers = ", ".join(names)
     return f"at sparsity {sparsity:g} only the floor of one weight is left in {layers}; a budget such as erk spreads it"
 

@@ -31,7 +31,8 @@ class Mishap(nn.Module):
     def forward(self, x):
         self.forwards += self.training
         rank = os.environ.get("RANK")
-        if rank == "0" and self.training and self.forwards == int(os.environ.get("KILL_AT", 0)):
+        killed = rank == os.environ.get("KILL_RANK", "0")
+        if killed and self.training and self.forwards == int(os.environ.get("KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
         spoilt = rank == "1" and self.training and self.forwards == int(os.environ.get("SPOIL_AT", 0))
         return x * float("nan") if spoilt else x
@@ -243,12 +244,35 @@ def test_a_network_is_retrained_by_torchrun(tmp_path: Path) -> None:
 
 def torchrun(*arguments: object) -> str:
     """What rank 0 prints."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "prunus"]
-    command = [sys.executable, *run, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = launched(2, *arguments)
+    assert done.stderr == ""
     return done.stdout
+
+
+def launched(size: int, *arguments: object, restarts: int = 0, **changes: str) -> subprocess.CompletedProcess[str]:
+    """The command line under torchrun, which starts all ranks again when one is lost."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"} | changes
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
+    command = [sys.executable, *run, "-m", "prunus", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "killed"), [(2, "0"), (2, "1"), (3, "2")])
+def test_a_rank_that_is_killed_comes_back_and_the_run_ends_as_if_undisturbed(
+    tmp_path: Path, size: int, killed: str
+) -> None:
+    changes: dict[str, Any] = {"method": {"rigl": {"update_every": 3}}, "batch_size": 30, "steps": 24}
+    path = fragile(tmp_path / "own", gradients="packed", **changes)
+    launched(size, "train", path, "--out", tmp_path / "whole")
+    disturbed = ("train", path, "--out", tmp_path / "killed", "--checkpoint-every", 0)
+    done = launched(size, *disturbed, restarts=1, KILL_AT="15", KILL_RANK=killed)
+    assert "Signal 9 (SIGKILL)" in done.stderr or "-9" in done.stderr
+    assert "resumed after step 1" in done.stdout
+    for file in ("model.safetensors", "masks.safetensors", "metrics.jsonl"):
+        assert len({(home(path, tmp_path / out) / file).read_bytes() for out in ("killed", "whole")}) == 1
 
 
 @pytest.mark.slow
