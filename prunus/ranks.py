@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -26,7 +27,19 @@ def start_() -> None:
     on_gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    size, own = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=_store(), rank=own, world_size=size)
+
+
+def _store() -> dist.Store:
+    """Where the ranks find each other, and not what those left there that torchrun started before them.
+
+    torchrun keeps one store over its restarts (torch 2.13), in which gloo would find the addresses of the dead. The
+    agents of several machines count restarts each for itself, so that there the store stays as torchrun makes it.
+    """
+    store, _, _ = next(rendezvous("env://"))
+    alone = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0", store)
 
 
 def end_() -> None:

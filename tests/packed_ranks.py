@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from cases import CASES, STEPS, Bench, Case, batch, final
+from cases import CASES, STEPS, Bench, Case, batch, final, plain
 from sharded_ranks import FINDINGS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -115,6 +115,56 @@ def images(size: int = 4) -> Tensor:
     return torch.randn(size, 3, 8, 8, generator=generator)
 
 
+def _summed(tensor: Tensor) -> Tensor:
+    """The sum over the ranks, whose gradient is the sum of the ranks' gradients."""
+    return _Sum.apply(tensor)  # type: ignore[no-any-return,no-untyped-call]
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        summed = tensor.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _summed(gradients[0])
+
+
+class OverRanks(nn.BatchNorm1d):
+    """BatchNorm by the statistics of all ranks' examples; torch's SyncBatchNorm does the same, on a GPU alone."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        size = len(inputs) * dist.get_world_size()
+        mean = _summed(inputs.sum(0)) / size
+        variance = _summed((inputs - mean).square().sum(0)) / size
+        return (inputs - mean) / (variance + self.eps).sqrt() * self.weight + self.bias
+
+
+def batch_norm() -> Found:
+    """Fifty steps with BatchNorm over all ranks, gradients packed, beside one process: the largest difference."""
+    ends = []
+    for shared in (True, False):
+        torch.manual_seed(0)
+        norm = OverRanks(16) if shared else nn.BatchNorm1d(16)
+        model = nn.Sequential(
+            nn.Linear(6, 16), norm, nn.Tanh(), nn.Linear(16, 3)
+        ).double()  # smooth where a neuron is dead
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        sparsifier = sparsify(model, optimizer, rigl(0.8, update_every=4), steps=50)
+        forward = DistributedDataParallel(model) if shared else model
+        if shared:
+            pack_gradients_(forward, sparsifier)
+        for number in range(50):
+            inputs, targets = (shard(tensor) if shared else tensor for tensor in batch(number))
+            optimizer.zero_grad()
+            nn.functional.mse_loss(forward(inputs), targets).backward()
+            optimizer.step()
+        ends.append(plain(model))
+    return {"difference": max(float((ends[0][name] - ends[1][name]).abs().max()) for name in ends[0])}
+
+
 def vector() -> Found:
     """The golden shards of 3 and 2 examples, weighed by their size and not."""
     golden = json.loads((Path(__file__).parent / "golden" / "shard_equivalence.json").read_text())
@@ -205,6 +255,7 @@ def traps() -> dict[str, Callable[[], Found]]:
         "fp16": lambda: gradients(Convolutions(last=True), compress="fp16", **conv),
         "bf16": lambda: gradients(Convolutions(last=True), compress="bf16", **conv),
         "nothing dropped": lambda: gradients(Convolutions(last=True), sparsity=0.0, **conv),
+        "batch norm": batch_norm,
         "vector": vector,
         "loaded": loaded_masks,
         "measured": measured,

@@ -24,7 +24,7 @@ GOLDEN = json.loads((ROOT / "tests" / "golden" / "shard_equivalence.json").read_
 WHOLE = {"snfs", "dpf", "dnw", "str", "str-decay", "dst", "cs", "gsm", "lc"}  # which need all gradients in every step
 FEW = ("magnitude", "gmp", "gmp-recover", "rigl", "imp", "dpf", "str")
 TRAPS = ("rebuilt", "channels last", "channels last in views", "views", "static graph", "no sync")
-OTHER = ("unequal", "nothing dropped", "fp16", "bf16", "vector", "loaded", "measured", "differing")
+OTHER = ("batch norm", "unequal", "nothing dropped", "fp16", "bf16", "vector", "loaded", "measured", "differing")
 SHARDS = ("thresholds", "rounds", "refused", "fully sharded")
 LETTERS = 8  # bytes of a value in the cases
 Found = dict[str, dict[str, Any]]
@@ -145,6 +145,10 @@ def test_a_threshold_takes_a_round_a_bit() -> None:
 def test_what_cannot_be_ranked_or_sharded_is_said_on_every_rank(name: str, message: str) -> None:
     for one in found():
         assert one["refused"][name].startswith(message)
+
+
+def test_batch_norm_over_all_ranks_trains_as_in_one_process() -> None:
+    assert all(one["batch norm"]["difference"] <= 1e-12 for one in found())
 
 
 @pytest.mark.slow
