@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -27,19 +26,18 @@ def start_() -> None:
     on_gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local)
-    size, own = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=_store(), rank=own, world_size=size)
+    store, own, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=own, world_size=size)
 
 
-def _store() -> dist.Store:
-    """Where the ranks find each other, and not what those left there that torchrun started before them.
+def _attempt() -> str:
+    """Which start of the ranks this is; one name for all where agents of several machines count for themselves.
 
-    torchrun keeps one store over its restarts (torch 2.13), in which gloo would find the addresses of the dead. The
-    agents of several machines count restarts each for itself, so that there the store stays as torchrun makes it.
+    torchrun keeps one store over its restarts (torch 2.13), in which gloo would find the addresses of the dead.
     """
-    store, _, _ = next(rendezvous("env://"))
     alone = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
-    return dist.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0", store)
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
 
 
 def end_() -> None:

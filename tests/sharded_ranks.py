@@ -13,7 +13,8 @@ from torch.distributed.tensor import DTensor
 
 from prunus.allocation import CollapseWarning, global_
 from prunus.carriers import Masked
-from prunus.distributed import GlobalOverRanks, Sharded, whole_masks
+from prunus.distributed.sharded import Sharded, whole_masks
+from prunus.distributed.threshold import GlobalOverRanks
 from prunus.masks import Masks, Tensors, masks_hash
 from prunus.methods import gmp, magnitude_pruning, rigl, snip
 from prunus.ranking import NotANumberError
