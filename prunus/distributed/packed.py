@@ -98,7 +98,7 @@ class Packing:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take them back."""
-        self.sent, self.dense = state["sent"], state["dense"]
+        self.sent, self.dense, self._within = state["sent"], state["dense"], False
         if self.choice is not None and state["choice"] is not None:
             self.choice.load_state_dict(state["choice"])
 
