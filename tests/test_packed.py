@@ -114,19 +114,19 @@ def test_all_ranks_choose_alike_and_train_alike() -> None:
     assert first["sent"] < first["dense"]
 
 
-def sharded_as_whole(ranks: list[Found]) -> None:
+def sharded_as_whole(ranks: list[Found], name: str, count: int) -> None:
     for one in ranks:
         assert len(one["thresholds"]) == 36
         assert all(one["thresholds"].values())
-        assert len(one["fully sharded"]) == 6
-        for method in one["fully sharded"].values():
+        assert len(one[name]) == count
+        for method in one[name].values():
             assert method["same"]
             assert method["difference"] <= 1e-6
             assert method["off"] == 0 < method["kept"]
 
 
 def test_rankings_and_methods_on_shards_are_those_of_the_whole() -> None:
-    sharded_as_whole(found())
+    sharded_as_whole(found(), "fully sharded", 1)
 
 
 def test_a_threshold_takes_a_round_a_bit() -> None:
@@ -152,8 +152,10 @@ def test_batch_norm_over_all_ranks_trains_as_in_one_process() -> None:
 
 
 @pytest.mark.slow
-def test_four_ranks_hold_shards_of_the_same() -> None:
-    sharded_as_whole(on_ranks(4, *SHARDS))
+@pytest.mark.parametrize("size", [2, 4])
+def test_every_method_on_shards_is_that_of_the_whole(size: int) -> None:
+    name = "every method fully sharded"
+    sharded_as_whole(on_ranks(size, "thresholds", name), name, 6)
 
 
 @pytest.mark.slow
