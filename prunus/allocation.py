@@ -58,6 +58,11 @@ def global_(scores: Contest, sparsity: float) -> Masks:
     return cut.masks()
 
 
+def unfloored(scores: Contest, sparsity: float) -> Masks:
+    """All weights ranked together, as published codes do it: exact, and a layer may lose everything."""
+    return find_cut(scores, keep_count(sum(score.numel() for score in scores.values()), sparsity)).masks()
+
+
 def lamp(scores: Tensors, sparsity: float) -> Masks:
     """Lee et al. 2021, Eq. 4: a squared score over the sum of all squares in its layer at least as large; then global.
 
@@ -136,6 +141,7 @@ def pattern(text: str) -> Pattern:
 
 ALLOCATIONS: dict[str, Allocation] = {
     "global": global_,
+    "unfloored": unfloored,
     "uniform": uniform,
     "uniform+": uniform_plus,
     "erk": erk,

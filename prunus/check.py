@@ -16,18 +16,21 @@ from prunus import ranks
 from prunus.allocation import ALLOCATIONS, CollapseWarning, PerLayer
 from prunus.anytime.arrivals import Megabatch, arrivals
 from prunus.anytime.rates import rate_at
-from prunus.anytime.released import released
+from prunus.anytime.stages import adapted, stage_recipe
 from prunus.criteria import CRITERIA
 from prunus.data import DATA, Data
-from prunus.masks import prunable
-from prunus.materials import build_model, load_data, steps_of
+from prunus.masks import Masks, prunable
+from prunus.materials import build_model, load_data, split_of, steps_of
 from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
-from prunus.prepare import prepare, rates_before, takes
+from prunus.prepare import EVIDENCE_BATCH, Prepared, Stage, prepare, rates_before, takes
+from prunus.racing.cells import cells_of, first_setting
+from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes
+from prunus.start import Left
 from prunus.tables import OPTIMIZERS, TABLES, Builder, RecipeError
 
 CATALOGUE: dict[str, Mapping[str, Any]] = {
@@ -91,6 +94,11 @@ def describe(recipe: Recipe) -> str:
         parts = {len(one) for one in _megabatches(runs[0], data)}
         sizes = " or ".join(map(str, sorted(parts, reverse=True)))
         length = f"{len(_megabatches(runs[0], data))} megabatches of {sizes} images"
+    if recipe.scaling is not None:
+        cells = len(cells_of(recipe))
+        searching = (
+            f"{cells} cells of {recipe.scaling.trials} trials to a validation error of {recipe.scaling.goal:g}\n"
+        )
     return searching + "\n".join(
         [
             f"{len(runs)} runs of {length} on {data.name}: {len(recipe.method)} methods, "
@@ -106,31 +114,53 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
 
     Runs with a result under ``done`` are left out. Nothing is written.
     """
-    for run in recipe.runs():
+    for run in recipe.runs() if recipe.scaling is None else _trials(recipe):
         if run.seed == recipe.seed[:1] and not (done and (done / run.name() / "result.json").is_file()):
             ranks.together(partial(_rehearse_one, run))
 
 
 def _rehearse_one(run: Recipe) -> None:
-    short = run.model_copy(update={"steps": STEPS, "epochs": None})
+    # cycles and decisions need their whole length; what others do late, they do in a short training too
+    whole = takes(run, "cycles") or takes(run, "schedule")
+    short = run.model_copy(update={"compile": False} | ({} if whole else {"steps": STEPS, "epochs": None}))
     unsaid = warnings.catch_warnings(action="ignore", category=CollapseWarning)  # the result will name collapsed layers
     with unsaid, suppress(*DIVERGED):  # which end one run, not a study
-        # cycles and decisions need their whole length; what others do late, they do in a short training too
-        whole = takes(run, "cycles") or takes(run, "schedule")
-        stream, seed = single(run).anytime, single(run).seed
-        prepared = prepare(
-            (run if whole else short).model_copy(update={"compile": False}),
-            adapt=lambda method: method if stream is None else released(method, stream, seed),
-        )
-        if stream is not None:
-            count = len(_megabatches(run, prepared.data))
-            assert prepared.training.learning_rate is not None
-            rate_at(stream, prepared.training.learning_rate, count - 1, count)
-        for step in prepared.training:
-            if step.number == STEPS:
-                break
-        if prepared.sparsifier is not None:
-            prepared.sparsifier.finalize()
+        if run.anytime is None:
+            _step(prepare(short))
+        else:
+            _rehearse_stream(short)
+
+
+def _rehearse_stream(run: Recipe) -> None:
+    """The first megabatch and the last, which goes on from what the first has left."""
+    data, chosen = load_data(run), single(run)
+    assert chosen.anytime is not None
+    planned = chosen.anytime.horizon or len(_megabatches(run, data))
+    train, validation = split_of(run, data)
+    looked_at = train.select(torch.arange(min(len(train), EVIDENCE_BATCH)))
+    left = None
+    for number in sorted({0, planned - 1}):
+        rate = partial(rate_at, chosen.anytime, number=number, planned=planned)
+        stage = Stage(data, train, validation, looked_at, left, rate)
+        recipe = stage_recipe(run, number, 0, planned)
+        prepared = prepare(recipe, stage=stage, adapt=partial(adapted, stream=chosen.anytime, seed=chosen.seed))
+        masks = _step(prepared)
+        left = Left.of(prepared.model, masks, None) if chosen.anytime.warm else None
+
+
+def _step(prepared: Prepared) -> Masks | None:
+    """Train for `STEPS`, and finish; the masks."""
+    for step in prepared.training:
+        if step.number == STEPS:
+            break
+    return None if prepared.sparsifier is None else prepared.sparsifier.finalize()
+
+
+def _trials(recipe: Recipe) -> list[Recipe]:
+    """A trial of each method, sparsity and optimizer, at the smallest batch size."""
+    cells = cells_of(recipe)
+    smallest = [cell for cell in cells if cell.batch_size == cells[0].batch_size and cell.seed == recipe.seed[:1]]
+    return [trial_recipe(cell, first_setting(cell), single(cell).seed) for cell in smallest]
 
 
 def _megabatches(run: Recipe, data: Data) -> list[Megabatch]:

@@ -51,13 +51,14 @@ class Display:
 
     def finished(self, name: str, result: dict[str, Any] | None, error: str) -> None:
         """A run has ended."""
-        self._ended(name, _outcome(result, error))
+        self.ended(name, _outcome(result, error))
 
     def searched(self, name: str, points: Sequence[Mapping[str, Any]]) -> None:
         """Some points of a search have ended."""
-        self._ended(name, "; ".join(_point(point) for point in points))
+        self.ended(name, "; ".join(_point(point) for point in points))
 
-    def _ended(self, name: str, outcome: str) -> None:
+    def ended(self, name: str, outcome: str) -> None:
+        """A unit of the study has ended, and how."""
         if name in self.active:
             self.bars.remove_task(self.active.pop(name))
         self.done += 1

@@ -149,7 +149,7 @@ class LessonDisplay(Display):
     def _told(self, name: str, reached: float | None, error: str) -> None:
         self.best = max(self.best, reached or 0.0)
         outcome = f"FAILED: {error}" if reached is None else f"validation accuracy {100 * reached:.2f} %"
-        self._ended(name, f"{outcome}, best so far {100 * self.best:.2f} %")
+        self.ended(name, f"{outcome}, best so far {100 * self.best:.2f} %")
 
 
 def _whole(recipe: Recipe, learned: Sequence[Lesson], study: Study, console: Console) -> list[dict[str, Any]]:

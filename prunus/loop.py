@@ -43,6 +43,7 @@ class Loop:
     tell: Tell
     checkpoint_every: float
     logged: int = 0  # the length of the metrics before the first step
+    before: int = 0  # steps of earlier trainings, where loggers count on
     seconds: float = 0.0  # of training alone
     accuracy: float = float("nan")
     recalibration: dict[str, float] | None = None
@@ -125,7 +126,7 @@ class Loop:
         } | self.more()
         self.metrics.write(json.dumps(line) + "\n")
         self.metrics.flush()
-        self.log(line, step.number)
+        self.log(line, self.before + step.number)
         self._note("")
 
     def _follow(self, number: int) -> None:

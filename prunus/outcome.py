@@ -73,7 +73,7 @@ def outcome(
         "training_macs_dense": prepared.operations.dense(examples),
         "cycles": _cycles(prepared.sparsifier, (recalibration or {}).get("before", validation.accuracy)),
         "recalibration": None if recalibration is None else dict(recalibration),
-        "learning_rates": learning_rates(prepared),
+        "learning_rates": learning_rates(prepared, POINTS),
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "world_size": world_size(),
         "gradients": gradients_sent(prepared),
@@ -83,10 +83,10 @@ def outcome(
     }
 
 
-def learning_rates(prepared: Prepared) -> list[tuple[int, float]]:
-    """(step, rate) of at most `POINTS` steps of the run, the first and the last among them."""
+def learning_rates(prepared: Prepared, points: int) -> list[tuple[int, float]]:
+    """(step, rate) of at most ``points`` steps of the run, two or more: the first and the last are among them."""
     training, sparsifier = prepared.training, prepared.sparsifier
-    chosen = sorted({round(point * (training.steps - 1) / (POINTS - 1)) for point in range(POINTS)})
+    chosen = sorted({round(point * (training.steps - 1) / (points - 1)) for point in range(points)})
     if sparsifier is not None and isinstance(sparsifier.method, Retrained):  # which sets the rates itself
         return [(step, sparsifier.method.rate(step)) for step in chosen]
     assert training.learning_rate is not None

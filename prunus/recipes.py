@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from prunus.data import data_path, sized
 from prunus.methods import METHODS
 from prunus.named_plans import FILES as SCHEDULE_FILES
-from prunus.settings import Anytime, Learn, Search
+from prunus.settings import Anytime, Learn, Scaling, Search
 from prunus.tables import RecipeError, canonical, only, unknown
 from prunus.variants import variants
 from prunus.yaml_text import parsed
@@ -71,6 +71,7 @@ class Recipe(BaseModel):
     search: Search | None = None
     learn: Learn | None = None
     anytime: Anytime | None = None
+    scaling: Scaling | None = None
 
     @field_validator("method", mode="before")
     @classmethod
@@ -157,6 +158,15 @@ class Recipe(BaseModel):
             raise ValueError("anytime.model is for one method, such as dense: {model: ...}; all have the key model")
         return self
 
+    @model_validator(mode="after")
+    def _cells_alone(self) -> "Recipe":
+        others = {"start": self.start, "learn": self.learn, "anytime": self.anytime, "search": self.search}
+        if self.scaling is not None and (found := [key for key, value in others.items() if value]):
+            raise ValueError(f"scaling trains from fresh weights to a goal and does not go with {found[0]}; drop that")
+        if self.scaling is not None and self.steps is None:
+            raise ValueError("scaling needs steps, the budget of each trial, such as steps: 40000")
+        return self
+
     @field_validator("sparsity", "seed", "epochs")
     @classmethod
     def _each_once(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -178,6 +188,7 @@ class Recipe(BaseModel):
                         "epochs": length,
                         "search": None,
                         "learn": None,
+                        "scaling": None,
                     }
                     yield self.model_copy(update=one)
 

@@ -131,7 +131,7 @@ def _run(
 
 def _over_stream(course: Course) -> Trained:
     """All stages of a stream and what came of them."""
-    forget_peak_(course.device)
+    forget_peak_(course.around.device)
     course.run_()
     result = result_of(course, course.final())
     return Trained(course.data, course.learner(), course.state.lefts[-1].masks, result)

@@ -385,6 +385,24 @@ def test_what_does_not_fit_is_one_clear_error_before_training(changes: Any, said
 
 
 @pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "str"}, "learns which weights to drop and may bring back what is dropped already"),
+        ({"method": "imp", "anytime": {"rates": "noncyclic"}}, "anytime.rates=noncyclic is for methods that leave"),
+    ],
+    ids=str,
+)
+def test_what_cannot_go_on_at_the_second_megabatch_is_said_before_the_first(
+    changes: Any, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = written(tmp_path, sparsity=0.5, **{"anytime": {"megabatches": 2}} | changes)
+    assert prunus("anytime", path, "--out", tmp_path / "out") == 2
+    (error,) = capsys.readouterr().err.splitlines()
+    assert said in error
+    assert not list((tmp_path / "out").rglob("metrics.jsonl"))
+
+
+@pytest.mark.parametrize(
     "others", [{"start": {"epochs": 1}}, {"start": "runs/x"}, {"learn": {}}, {"recalibrate": 2}], ids=str
 )
 def test_a_stream_begins_alone(others: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

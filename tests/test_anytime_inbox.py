@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from megabatches import stream
+from megabatches import SPARSITY, stream
 from numpy.typing import NDArray
 from rich.console import Console
 
@@ -21,6 +21,7 @@ from prunus.anytime import inbox as inbox_module
 from prunus.anytime.follow import CURRENT, Kept, Until, follow
 from prunus.anytime.inbox import Inbox, read_megabatch
 from prunus.data import Images, load
+from prunus.packing import load_packed
 from prunus.tables import RecipeError
 
 pytestmark = pytest.mark.usefixtures("unsynced")
@@ -176,9 +177,13 @@ SPOILT: dict[str, tuple[bytes, str]] = {
     "without.npz": (npz(inputs=X), "targets missing"),
     "float.npz": (npz(inputs=X / 16, targets=Y), r"inputs must be uint8 (n, 1, 8, 8), got torch.float64 (6, 1, 8, 8)"),
     "flat.npz": (npz(inputs=X.reshape(6, 64), targets=Y), "got torch.uint8 (6, 64)"),
-    "fewer.npz": (npz(inputs=X, targets=Y[:5]), "targets must be one integer an image, of two at least, got (5,)"),
-    "one.npz": (npz(inputs=X[:1], targets=Y[:1]), "of two at least, got (1,)"),
+    "fewer.npz": (
+        npz(inputs=X, targets=Y[:5]),
+        "targets must be one integer an image, of two at least, got torch.int64 (5,)",
+    ),
+    "one.npz": (npz(inputs=X[:1], targets=Y[:1]), "of two at least, got torch.int64 (1,)"),
     "shares.npz": (npz(inputs=X, targets=Y / 9), "targets must be one integer an image"),
+    "yes.npz": (npz(inputs=X, targets=Y > 3), "of two at least, got torch.bool (6,)"),
     "complex.npz": (npz(inputs=X, targets=Y + 0j), "targets must be one integer an image"),
     "eleven.npz": (npz(inputs=X, targets=Y + 10), "targets must be in [0, 10), got"),
     "below.npz": (npz(inputs=X, targets=Y - 20), "targets must be in [0, 10), got"),
@@ -289,8 +294,10 @@ FOLLOWED = {"megabatches": None, "horizon": 3}
 def followed(tmp_path: Path, until: Until, anytime: dict[str, Any] | None = None, **changes: Any) -> Path:
     """The directory of a follower that has ended."""
     run = stream(FOLLOWED | (anytime or {}), **{"steps": 2} | changes)
-    home, console = tmp_path / "home", Console(file=io.StringIO())
-    follow(run, tmp_path / "in", home, console, until=until, checkpoint_every=3600.0)
+    home, said = tmp_path / "home", io.StringIO()
+    follow(run, tmp_path / "in", home, Console(file=said), until=until, checkpoint_every=3600.0)
+    with (home / "said.txt").open("a") as file:
+        file.write(said.getvalue())
     return home
 
 
@@ -336,6 +343,46 @@ def test_what_a_killed_process_half_wrote_is_swept_away(tmp_path: Path, clock: C
     (tmp_path / "home" / "taken" / "000000.safetensors.123-abc.partial").write_bytes(b"half")
     home = followed(tmp_path, Until(1))
     assert not list(home.rglob("*.partial"))
+
+
+WITH_BATCH_NORM = """
+from torch import nn
+
+def normed(input_shape, classes):
+    \"\"\"A network that no single image can train.\"\"\"
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, classes))
+"""
+
+
+def test_a_megabatch_that_nothing_can_be_trained_on_is_left_out(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    (tmp_path / "normed.py").write_text(WITH_BATCH_NORM)
+    for number, size in enumerate((100, 2, 100)):
+        put(tmp_path / "in", f"{number}.npz", megabatch(100 * number, size))
+    for until in (2, 3):  # by a new process each
+        plugin = {"model": "normed", "plugins": [str(tmp_path / "normed.py")]}
+        home = followed(tmp_path, Until(until), {"replay": "none"}, **plugin)
+    first, second, third = json.loads((home / "stream.json").read_text())
+    assert second["trained"] == []
+    assert second["errors"] == first["errors"]
+    assert third["trained"][0]["train"] + third["trained"][0]["validation"] == 100
+    (said,) = [line for line in (home / "said.txt").read_text().splitlines() if line.startswith("not trained on")]
+    assert said.startswith("not trained on: 1.npz: Expected more than 1 value per channel when training")
+    state, metadata = load_packed(home / CURRENT)
+    assert metadata["megabatch"] == "3"
+    kept = sum(int(state[name].count_nonzero()) for name in ("1.weight", "4.weight"))
+    assert 1 - kept / (64 * 16 + 16 * 10) == pytest.approx(SPARSITY, abs=0.001)
+
+
+def test_a_network_that_never_trains_is_never_published(tmp_path: Path, clock: Callable[[float], None]) -> None:
+    put(tmp_path / "in", "0.npz", megabatch(0, 100))
+    home = followed(tmp_path, Until(1), learning_rate=1e30, steps=10)
+    assert not (home / CURRENT).exists()
+    assert "not trained on: 0.npz: the loss became" in (home / "said.txt").read_text()
+
+
+def test_what_cuts_a_data_set_is_refused_for_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"anytime.size, anytime.order cut a data set into megabatches"):
+        followed(tmp_path, Until(1), {"size": 10, "order": "balanced"})
 
 
 def test_following_needs_a_horizon_and_the_recipe_it_began_with(tmp_path: Path, clock: Callable[[float], None]) -> None:

@@ -146,6 +146,13 @@ def test_several_networks_answer_together(learner: str, count: int, tmp_path: Pa
     result = train(run, tmp_path / "run", silent)
     assert result["test"]["accuracy"] == pytest.approx(right / len(DIGITS.test))
     assert result["parameters"] == count * (64 * 16 + 16 + 16 * 10 + 10)
+    kept = sum(int(mask.sum()) for left in course.state.lefts for mask in (left.masks or {}).values())
+    assert sum(layer["kept"] for layer in result["layers"]) == kept
+    assert result["realised_sparsity"] == pytest.approx(1 - kept / (count * (64 * 16 + 16 * 10)))
+    assert result["parameters_kept"] == kept + count * (16 + 10)
+    assert result["macs_kept"] == kept
+    assert sum(one for one, _ in course.state.records[-1]["layers"].values()) == kept
+    assert sum(bool(left.moments) for left in course.state.lefts) == (1 if learner == "growing" else 2)
     networks = [record["networks"] for record in result["stream"]["megabatches"]]
     assert networks == ([1, 2, 3] if learner == "growing" else [2, 2, 2])
     assert len({tuple(left.weights["linear1.weight"].flatten().tolist()) for left in course.state.lefts}) == count

@@ -50,6 +50,7 @@ CHANGES: dict[str, Any] = {
     "search": {"trainings": 4},
     "learn": {"learn": {"trainings": 6}, "seed": 2000},
     "anytime": {"megabatches": 4},
+    "scaling": {"goal": 0.1, "batch_sizes": [8], "optimizers": ["sgd"]},
 }
 
 

@@ -208,6 +208,7 @@ ELSEWHERE = {
     "evaluations": "test_metrics_end_at_the_last_step",
     "learn": "tests/test_lessons.py",
     "plugins": "tests/test_tables.py",
+    "scaling": "tests/test_racing.py",
     "search": "tests/test_search.py",
     "start": "tests/test_start.py",
 }

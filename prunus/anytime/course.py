@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from prunus import checkpoints, ranks
@@ -17,22 +18,21 @@ from prunus.anytime.arrivals import Megabatch, arrivals, gather, to_look_at, wai
 from prunus.anytime.ensemble import Combine, Ensemble
 from prunus.anytime.measures import right_by_class
 from prunus.anytime.rates import rate_at
-from prunus.anytime.released import released
+from prunus.anytime.records import megabatch_record, training_record
 from prunus.anytime.stage_loop import StageLoop
-from prunus.anytime.state import Record, State, Store, stage_seed
+from prunus.anytime.stages import adapted, planned_sparsity, stage_recipe
+from prunus.anytime.state import State, Store, stage_seed
 from prunus.cadence import Never, Once
 from prunus.carriers import Carrier, Masked
 from prunus.data import Labelled, evaluation_batches
 from prunus.loggers import Log
 from prunus.loop import Progress, Tell
 from prunus.materials import fabric, load_data
-from prunus.outcome import dense_steps, training_bytes
 from prunus.plugins import modules
 from prunus.prepare import EVALUATION_BATCH, Prepared, Stage, prepare, seeded_model
 from prunus.randomness import seeded
 from prunus.recipes import Recipe, single
 from prunus.start import Left
-from prunus.streams import sparsity_at
 from prunus.tables import Builder, RecipeError
 
 COMBINE: dict[str, Combine] = {"growing": "logits", "ensemble": "probabilities"}
@@ -86,29 +86,43 @@ class Course:
 
     def run_(self) -> None:
         """All megabatches that are left."""
+        self._forget_finished_()
         while self.arrive():
             new = waited(self.state.number, self.stream.wait, last=self._last())
             for member in range(len(self.state.trained), self._members() if new else 0):
-                folder = self.home / "checkpoints" / f"{self.state.number:04}-{member}"
-                self._train_(new, member, folder)
+                folder = self._folder(member)
+                if not self._train_(new, member, folder):
+                    new = range(0)
+                    break
                 self._save()
                 checkpoints.remove(folder)
             self._finish_(new)
             self._save()
 
+    def _folder(self, member: int) -> Path:
+        """Where the training on the present megabatch leaves its checkpoints."""
+        return self.home / "checkpoints" / f"{self.state.number:04}-{member}"
+
+    def _forget_finished_(self) -> None:
+        """Remove the checkpoints of trainings that had just ended when the process was killed."""
+        present = self._folder(len(self.state.trained)).name
+        for folder in (self.home / "checkpoints").glob("*-*"):
+            if folder.name != present:
+                checkpoints.remove(folder)
+
     def sparsity(self, number: int) -> float:
         """What the plan asks for after megabatch ``number``; 0 for a dense network."""
-        first = min(self.stream.first, self.run.sparsity)
-        return sparsity_at(number, self.run.sparsity, horizon=self.planned, first=first, kind=self.stream.plan)
+        return planned_sparsity(self.run, number, self.planned)
 
     @cached_property
-    def device(self) -> torch.device:
-        """Where it trains."""
-        return fabric(self.recipe).device
+    def around(self) -> Fabric:
+        """The device and the precision."""
+        return fabric(self.recipe)
 
     def final(self) -> Prepared:
         """The latest network that is left, as a dense training before its first step, for whoever measures it."""
-        plain = self._stage_recipe(len(self.megabatches) - 1, 0).model_copy(update={"method": {"dense": {}}})
+        last = stage_recipe(self.recipe, len(self.megabatches) - 1, 0, self.planned)
+        plain = last.model_copy(update={"method": {"dense": {}}})
         left = replace(self.state.lefts[-1], moments={})
         train, validation = (self.images.select(ids) for ids in (self.megabatches[-1].train, self.state.validated))
         return prepare(plain, stage=Stage(self.data, train, validation, train, left))
@@ -119,9 +133,14 @@ class Course:
         models = [self._model(left) for left in lefts]
         return models[0] if len(models) == 1 else Ensemble(models, COMBINE[self.stream.learner])
 
+    def measured(self) -> nn.Module:
+        """The `learner` under the precision of training."""
+        under_precision: nn.Module = self.around.setup(self.learner())
+        return under_precision
+
     def _model(self, left: Left | None) -> nn.Module:
         builder = Builder(plugins=modules(self.recipe.plugins))
-        model = seeded_model(self.recipe, self.run, self.data, builder, self.device)
+        model = seeded_model(self.recipe, self.run, self.data, builder, self.around.device)
         if left is not None:
             model.load_state_dict(left.weights)
         return model
@@ -140,11 +159,6 @@ class Course:
         place = len(lefts) - 1 if self.stream.learner == "growing" else member
         return lefts[place] if self.stream.warm and 0 <= place < len(lefts) else None
 
-    def _stage_recipe(self, number: int, member: int) -> Recipe:
-        seed = stage_seed(self.run.seed, number, member)
-        own = {"method": {self.run.method: self.run.own}, "sparsity": (self.sparsity(number),), "seed": (seed,)}
-        return self.recipe.model_copy(update={**own, "anytime": None})
-
     def _stage(self, new: range, left: Left | None) -> Stage:
         stream, seed = self.stream, stage_seed(self.run.seed, self.state.number, 0)
         train, validation, _ = gather(stream, self.megabatches, new, self.state.memories, self.run.seed)
@@ -154,16 +168,18 @@ class Course:
         rate = partial(rate_at, stream, number=self.state.number, planned=self.planned)
         return Stage(self.data, select(train), select(validation), select(looked_at), left, rate)
 
-    def _train_(self, new: range, member: int, folder: Path) -> None:
+    def _train_(self, new: range, member: int, folder: Path) -> bool:
+        """One network's training on the ``new`` megabatches; whether it could be trained."""
         number, state = self.state.number, self.state
-        recipe, stage = self._stage_recipe(number, member), self._stage(new, self._left(member))
+        recipe = stage_recipe(self.recipe, number, member, self.planned)
+        stage = self._stage(new, self._left(member))
         seed = single(recipe).seed
 
         def adapt(method: Carrier) -> Carrier:
             done = stage.left is not None and self.sparsity(number) == self.sparsity(number - 1)
             if done and isinstance(method, Masked) and isinstance(method.cadence, Once):
                 return replace(method, cadence=Never())  # nothing to prune, so nothing to look at
-            return released(method, self.stream, seed)
+            return adapted(method, self.stream, seed)
 
         began = time.perf_counter()
         prepared = prepare(recipe, stage=stage, adapt=adapt)
@@ -177,6 +193,7 @@ class Course:
             self._teller(member),
             self.checkpoint_every,
             logged=state.logged,
+            before=self._steps_before(),
             number=number,
             target=self.sparsity(number),
             sample=_sample(stage.train, len(stage.validation), seed).to(prepared.device),
@@ -186,9 +203,17 @@ class Course:
         loop.resume_()
         loop.run_()
         left = self._leave(loop)
-        state.trained.append(self._record(loop, stage, preparing))
+        state.trained.append(training_record(loop, stage, preparing, self.planned))
+        if self.stream.learner == "growing":  # the last alone is gone on from
+            state.lefts = [replace(earlier, moments={}) for earlier in state.lefts]
         state.lefts[self._place(member) : self._place(member) + 1] = [left]
         state.logged = self.metrics.tell()
+        return True
+
+    def _steps_before(self) -> int:
+        """The steps of all trainings so far."""
+        done = [part for record in self.state.records for part in record["trained"]]
+        return sum(part["steps"] for part in (*done, *self.state.trained))
 
     def _leave(self, loop: StageLoop) -> Left:
         """What the stage leaves, its best weights in the model."""
@@ -204,50 +229,13 @@ class Course:
     def _kept(self, prepared: Prepared) -> torch.optim.Optimizer | None:
         return prepared.training.optimizer if self.stream.optimizer_state == "keep" else None
 
-    def _record(self, loop: StageLoop, stage: Stage, preparing: float) -> Record:
-        """What one network's training took and reached."""
-        prepared = loop.prepared
-        train, validation = (prepared.quality(part.to(prepared.device)) for part in (stage.train, stage.validation))
-        steps, sparsifier = prepared.training.taken, prepared.sparsifier
-        dense_gradients = dense_steps(sparsifier, steps)
-        looked_at = prepared.evidence.passes * len(stage.evidence) // prepared.evidence.batches
-        return {
-            "train": len(stage.train),
-            "validation": len(stage.validation),
-            "steps": steps,
-            "epochs": steps / prepared.epoch_steps,
-            "best_step": loop.best.step if loop.best else steps,
-            "train_accuracy": train.accuracy,
-            "validation_accuracy": validation.accuracy,
-            "gap": train.accuracy - validation.accuracy,
-            "released_gap": loop.released_gap,
-            "training_macs": prepared.operations.training(prepared.examples, dense_gradients, looked_at),
-            "training_macs_dense": prepared.operations.dense(prepared.examples),
-            "training_bytes": training_bytes(prepared.model, prepared.training.optimizer, sparsifier),
-            "looks": prepared.evidence.passes,
-            "seconds": loop.seconds,
-            "preparing_seconds": preparing,
-        }
-
     def _finish_(self, new: range) -> None:
         """The present megabatch's record, by what answers now, and on to the next."""
         state = self.state
-        batches = evaluation_batches(self.data.test.to(self.device), EVALUATION_BATCH, self.data)
-        right, seen = right_by_class(self.learner(), batches, self.data.classes)
-        arrived = self.megabatches[state.number]
-        state.records.append(
-            {
-                "examples": len(arrived),
-                "planned_sparsity": self.sparsity(state.number),
-                "errors": int((seen - right).sum()),
-                "tested": int(seen.sum()),
-                "right_by_class": right.tolist(),
-                "tested_by_class": seen.tolist(),
-                "networks": max(1, len(state.lefts)),
-                "layers": _kept(state.lefts[-1]) if state.lefts else {},
-                "trained": state.trained,
-            }
-        )
+        batches = evaluation_batches(self.data.test.to(self.around.device), EVALUATION_BATCH, self.data)
+        right, seen = right_by_class(self.measured(), batches, self.data.classes)
+        arrived, sparsity = len(self.megabatches[state.number]), self.sparsity(state.number)
+        state.records.append(megabatch_record(arrived, sparsity, right, seen, state.lefts, state.trained))
         if new:
             _, state.validated, state.memories = gather(
                 self.stream, self.megabatches, new, state.memories, self.run.seed
@@ -278,8 +266,3 @@ class Course:
 def _sample(images: Labelled, count: int, seed: int) -> Labelled:
     order = torch.randperm(len(images), generator=seeded(seed, "gap"))
     return images.select(order[:count])
-
-
-def _kept(left: Left) -> dict[str, tuple[int, int]]:
-    """Of each masked layer the weights that are kept, and all."""
-    return {name: (int(mask.count_nonzero()), mask.numel()) for name, mask in (left.masks or {}).items()}

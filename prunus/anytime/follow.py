@@ -9,24 +9,29 @@ from pathlib import Path
 import torch
 import yaml
 from rich.console import Console
-from torch import Tensor
 
+from prunus import checkpoints
 from prunus.anytime.arrivals import Megabatch
 from prunus.anytime.course import STAGES, Course
-from prunus.anytime.inbox import INPUTS, TARGETS, Inbox
+from prunus.anytime.inbox import Inbox
+from prunus.anytime.kept import Kept
 from prunus.anytime.state import Record
-from prunus.data import Images
 from prunus.loggers import Log
 from prunus.loop import Progress
 from prunus.packing import save_packed
-from prunus.recipes import Recipe, single
+from prunus.ranking import NotANumberError
+from prunus.recipes import Recipe, parse, single
+from prunus.settings import Anytime
 from prunus.storage import alone, write_atomically
 from prunus.streams import hold_out
 from prunus.tables import RecipeError
-from prunus.tensor_file import read_tensors
+from prunus.training import NonFiniteLossError
+from prunus.yaml_text import parsed
 
 CURRENT = "current.safetensors"
 RECORDS = "stream.json"
+OF_A_DATA_SET = ("megabatches", "size", "order", "order_seed", "per_class")
+NOTHING = Megabatch(torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 POLL = 0.5  # seconds between two looks into the folder
 
 
@@ -36,49 +41,6 @@ class Until:
 
     megabatches: int | None = None
     idle: float | None = None
-
-
-@dataclass
-class Kept:
-    """The images of megabatches that were taken, by their number of arrival, as long as their files are there."""
-
-    inbox: Inbox
-    begins: list[int] = field(default_factory=lambda: [0])
-    _read: dict[int, Images] = field(default_factory=dict)
-
-    def add(self, size: int) -> None:
-        """One more megabatch has been taken."""
-        self.begins.append(self.begins[-1] + size)
-
-    def megabatch(self, number: int) -> Images:
-        """The images of one."""
-        if number not in self._read:
-            tensors, _ = read_tensors(self.inbox.file(number))
-            self._read[number] = Images(tensors[INPUTS], tensors[TARGETS])
-        return self._read[number]
-
-    def select(self, indices: Tensor) -> Images:
-        """A copy of the images that arrived as numbers ``indices``, in that order."""
-        places = self._places(indices)
-        used = {place: self.megabatch(place) for place in sorted(set(places.tolist()))}
-        offsets, total = {}, 0
-        for place, images in used.items():
-            offsets[place] = total - self.begins[place]
-            total += len(images)
-        moved = indices + torch.tensor([offsets[int(place)] for place in places], dtype=torch.int64)
-        joined = Images(*(torch.cat([getattr(one, part) for one in used.values()]) for part in ("images", "labels")))
-        return joined.select(moved)
-
-    def forget_(self, needed: Tensor, before: int) -> None:
-        """Delete the files of megabatches before this number that hold none of the images ``needed``."""
-        still = set(self._places(needed).tolist())
-        for number in range(before):
-            if number not in still:
-                self._read.pop(number, None)
-                self.inbox.file(number).unlink(missing_ok=True)
-
-    def _places(self, indices: Tensor) -> Tensor:
-        return torch.bucketize(indices, torch.tensor(self.begins[1:]), right=True)
 
 
 @dataclass
@@ -126,8 +88,26 @@ class Following(Course):
         before = self.kept.begins[-1]
         self.kept.add(size)
         ids = torch.arange(before, before + size)
+        if number in self.state.left_out:
+            return NOTHING
         train, validation = hold_out(ids, self.recipe.validation, seed=self.run.seed, number=number)
         return Megabatch(train, validation)
+
+    def _train_(self, new: range, member: int, folder: Path) -> bool:
+        """Whether it could be trained; megabatches on which training fails are left out, and the network stays."""
+        try:
+            return super()._train_(new, member, folder)
+        except (NonFiniteLossError, NotANumberError, ValueError) as error:
+            if isinstance(error, RecipeError):
+                raise
+            said = " ".join(str(error).split())
+        names = ", ".join(self.inbox.ledger[number][0] for number in new)
+        self.console.print(f"not trained on: {names}: {said}", markup=False, soft_wrap=True)
+        checkpoints.remove(folder)
+        self.state.left_out += new
+        for number in new:
+            self.megabatches[number] = NOTHING
+        return False
 
     def _last(self) -> bool:
         return False
@@ -168,6 +148,11 @@ def follow(recipe: Recipe, inbox: Path, home: Path, console: Console, *, until: 
     """
     if recipe.anytime is None:
         raise RecipeError("following needs the key anytime in the recipe, such as anytime.horizon=8")
+    if told := [key for key in OF_A_DATA_SET if getattr(recipe.anytime, key) != Anytime.model_fields[key].default]:
+        raise RecipeError(
+            f"{', '.join(f'anytime.{key}' for key in told)} cut a data set into megabatches, and a folder that is "
+            "followed brings its own; leave that out"
+        )
     single(recipe)
     (recipe,) = recipe.runs()
     if inbox.resolve() == home.resolve():
@@ -204,10 +189,10 @@ def _plan(course: Following) -> str:
 
 def _same_recipe(recipe: Recipe, home: Path) -> None:
     """Keep the recipe; raises RecipeError where another one began here."""
-    path, text = home / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False)
-    if path.is_file() and path.read_text() != text:
+    path = home / "recipe.yaml"
+    if path.is_file() and parse(parsed(path.read_text(), str(path))).name() != recipe.name():
         raise RecipeError(f"{home} follows a stream by another recipe, {path}; choose another directory with --out")
-    write_atomically(path, text)
+    write_atomically(path, yaml.safe_dump(recipe.resolved(), sort_keys=False))
 
 
 def _silent(progress: Progress) -> None:

@@ -94,7 +94,11 @@ class Inbox:
 
     def _look_at(self, path: Path) -> str:
         """Take or set aside one file; what was said of it."""
-        content, said = path.read_bytes(), ""
+        try:
+            content, said = path.read_bytes(), ""
+        except PermissionError as error:
+            path.replace(self.aside / path.name)
+            return f"{path.name}: {error}"
         entry = [path.name, hashlib.sha256(content).hexdigest()]
         if entry not in self.ledger:
             try:
@@ -144,8 +148,10 @@ def read_megabatch(content: bytes, suffix: str, data: Data) -> Images:
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != data.input_shape:
         shape = ", ".join(map(str, ("n", *data.input_shape)))
         raise ValueError(f"{INPUTS} must be uint8 ({shape}), got {images.dtype} {tuple(images.shape)}")
-    if labels.shape != images.shape[:1] or labels.is_floating_point() or labels.is_complex() or len(labels) < 2:
-        raise ValueError(f"{TARGETS} must be one integer an image, of two at least, got {tuple(labels.shape)}")
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if labels.shape != images.shape[:1] or not whole or len(labels) < 2:
+        found = f"{labels.dtype} {tuple(labels.shape)}"
+        raise ValueError(f"{TARGETS} must be one integer an image, of two at least, got {found}")
     labels = labels.long()  # first, for unsigned ones have no minimum
     if not 0 <= int(labels.min()) <= int(labels.max()) < data.classes:
         raise ValueError(f"{TARGETS} must be in [0, {data.classes}), got {int(labels.min())} to {int(labels.max())}")

@@ -37,6 +37,7 @@ class State:
     logged: int = 0
     threads: int = field(default_factory=torch.get_num_threads)
     sizes: list[int] = field(default_factory=list)  # of the megabatches of a stream that is followed
+    left_out: list[int] = field(default_factory=list)  # of those the ones that nothing can be trained on
 
     def plain(self) -> dict[str, Any]:
         """For a checkpoint that loads with ``weights_only=True``."""

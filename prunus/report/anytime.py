@@ -28,7 +28,7 @@ FORGETTING = (
     " Forgetting is how far the accuracy of a class has fallen since its best, a mean over classes: these megabatches "
     "are ordered by class."
 )
-SEVERAL = " Of several networks, gap and realised sparsity are those of the one trained last, accuracy is that of all."
+SEVERAL = " Of several networks the gap is that of the one trained last, accuracy and sparsity are those of all."
 PAIRS = (
     "Less the dense run of the same seed on the same stream, mean ± sd of the pairs, and in brackets the 95 % "
     "t-interval of the mean. Of errors and gap less is better. The intervals are not corrected for their number."

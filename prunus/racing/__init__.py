@@ -1,0 +1,1 @@
+"""Trials that race to a validation error, and the cell of a study that they make."""

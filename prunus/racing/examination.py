@@ -1,0 +1,57 @@
+"""Whether a network has met the goal: how many validation images it gets wrong, looked at as few as that takes."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from prunus.data import Data, Labelled, evaluation_batches
+
+BATCH = 1000
+DEVIATIONS = 3.0  # by which a sample may be worse than the goal before the rest is not looked at
+
+
+@dataclass
+class Examination:
+    """Counts wrong answers on ``images``, of which at most ``goal`` may be wrong.
+
+    Of more than ``screen`` images the first ``screen`` are looked at alone where they are so bad that the goal is out
+    of reach; 0 for always all. ``seen`` counts the images looked at.
+    """
+
+    images: Labelled
+    data: Data
+    goal: int
+    screen: int = 0
+    seen: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        places = torch.arange(len(self.images))
+        parts = [places[: self.screen], places[self.screen :]] if 0 < self.screen < len(places) else [places]
+        self._parts = [(len(part), evaluation_batches(self.images.select(part), BATCH, self.data)) for part in parts]
+
+    def __call__(self, model: nn.Module) -> int | None:
+        """How many of all images ``model`` gets wrong; None where a sample says that it is far from the goal."""
+        wrong = 0
+        for number, (size, batches) in enumerate(self._parts):
+            if number and wrong > self._hopeless():
+                return None
+            wrong += _wrong(model, batches)
+            self.seen += size
+        return wrong
+
+    def _hopeless(self) -> float:
+        """The most wrong answers among those of the screen with which the goal may still be met."""
+        goal, screen = self.goal / len(self.images), self.screen
+        return screen * (goal + DEVIATIONS * math.sqrt(goal * (1.0 - goal) / screen))
+
+
+@torch.no_grad()
+def _wrong(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+    training = model.training
+    model.eval()
+    counts = [(model(inputs).argmax(1) != labels).sum() for inputs, labels in batches]
+    model.train(training)
+    return int(torch.stack(counts).sum())

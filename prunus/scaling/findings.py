@@ -1,0 +1,74 @@
+"""What a study found: a curve for each optimizer and sparsity, how sure it is, and how it compares to dense."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prunus.scaling.censored import common_sharpness, measurements
+from prunus.scaling.ratios import Ratios, ratios, steps_ratio
+from prunus.scaling.trials import Cell, by_curve, steps_to_result
+from prunus.scaling.uncertainty import CurveEstimate, Estimate, estimate_over_seeds, estimate_over_trials
+
+RESAMPLES = 100
+Key = tuple[str, float]  # optimizer and sparsity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The curve of one optimizer and sparsity, from ``cells`` of all batch sizes and seeds.
+
+    ``to_dense`` and ``steps_to_dense`` compare it to the dense curve of the same optimizer; None for dense itself, and
+    where no seed has both.
+    """
+
+    optimizer: str
+    sparsity: float
+    cells: tuple[Cell, ...]
+    estimate: CurveEstimate
+    to_dense: Ratios | None
+    steps_to_dense: Estimate | None
+
+
+def findings(cells: Sequence[Cell]) -> list[Finding]:
+    """All curves of a study that met its goal at two batch sizes or more, dense first within each optimizer.
+
+    Those of one optimizer share the sharpness of their bend, so that critical batches compare. Intervals are over seeds
+    where every curve of the optimizer has three, else over trials.
+    """
+    curves = {key: found for key, found in by_curve(cells).items() if _sizes_met(found) > 1}
+    found: list[Finding] = []
+    for optimizer in dict.fromkeys(name for name, _ in curves):
+        own = {key: found for key, found in curves.items() if key[0] == optimizer}
+        estimates = _estimates(own)
+        found += [_finding(key, own, estimates) for key in sorted(own, key=lambda key: key[1])]
+    return found
+
+
+def _estimates(own: Mapping[Key, tuple[Cell, ...]]) -> dict[Key, CurveEstimate]:
+    sharpness = common_sharpness([measurements(cells) for cells in own.values()])
+    if all(len(_seeds(cells)) > 2 for cells in own.values()):
+        return {
+            key: estimate_over_seeds([cell for cell in cells if cell.seed in _seeds(cells)], sharpness)
+            for key, cells in own.items()
+        }
+    return {key: estimate_over_trials(cells, sharpness, resamples=RESAMPLES) for key, cells in own.items()}
+
+
+def _finding(key: Key, own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[Key, CurveEstimate]) -> Finding:
+    optimizer, sparsity = key
+    dense = (optimizer, 0.0)
+    if sparsity == 0.0 or dense not in own:
+        return Finding(optimizer, sparsity, own[key], estimates[key], None, None)
+    to_dense = ratios(estimates[key], estimates[dense])
+    common = _seeds(own[key]) & _seeds(own[dense])
+    steps = steps_ratio(own[key], own[dense]) if len(common) > 1 else None
+    return Finding(optimizer, sparsity, own[key], estimates[key], to_dense, steps)
+
+
+def _seeds(cells: Sequence[Cell]) -> set[int]:
+    """The seeds that met the goal at two batch sizes or more."""
+    seeds = {cell.seed for cell in cells}
+    return {seed for seed in seeds if _sizes_met([cell for cell in cells if cell.seed == seed]) > 1}
+
+
+def _sizes_met(cells: Sequence[Cell]) -> int:
+    return len({cell.batch_size for cell in cells if steps_to_result(cell)})
