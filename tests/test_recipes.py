@@ -30,6 +30,7 @@ CHANGES: dict[str, Any] = {
     "learning_rate": {"cosine": {"initial": 0.1}},
     "label_smoothing": 0.1,
     "accumulate": 2,
+    "gradients": "packed",
     "clip": 1.0,
     "precision": "bf16-mixed",
     "compile": True,
