@@ -54,7 +54,7 @@ def global_(scores: Contest, sparsity: float) -> Masks:
         floor |= {name: cut.best_place(name) for name in empty}
         cut = find_cut(scores, k, floor)
     if floor:
-        warnings.warn(_collapse(floor, sparsity), CollapseWarning, stacklevel=2)
+        warnings.warn(collapse_message(floor, sparsity), CollapseWarning, stacklevel=2)
     return cut.masks()
 
 
@@ -155,7 +155,8 @@ def _room(scores: Tensor | Candidates) -> int:
     return scores.numel() if among is None else int(among.count_nonzero())
 
 
-def _collapse(names: Iterable[str], sparsity: float) -> str:
+def collapse_message(names: Iterable[str], sparsity: float) -> str:
+    """What is said of layers that keep one weight."""
     layers = ", ".join(names)
     return f"at sparsity {sparsity:g} only the floor of one weight is left in {layers}; a budget such as erk spreads it"
 

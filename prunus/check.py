@@ -25,6 +25,8 @@ from prunus.methods import METHODS
 from prunus.models import EXTERNAL, MODELS
 from prunus.plugins import modules
 from prunus.prepare import EVIDENCE_BATCH, Prepared, Stage, prepare, rates_before, takes
+from prunus.racing.cells import cells_of, first_setting
+from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, single
 from prunus.runs import DIVERGED
 from prunus.search import lanes
@@ -92,6 +94,11 @@ def describe(recipe: Recipe) -> str:
         parts = {len(one) for one in _megabatches(runs[0], data)}
         sizes = " or ".join(map(str, sorted(parts, reverse=True)))
         length = f"{len(_megabatches(runs[0], data))} megabatches of {sizes} images"
+    if recipe.scaling is not None:
+        cells = len(cells_of(recipe))
+        searching = (
+            f"{cells} cells of {recipe.scaling.trials} trials to a validation error of {recipe.scaling.goal:g}\n"
+        )
     return searching + "\n".join(
         [
             f"{len(runs)} runs of {length} on {data.name}: {len(recipe.method)} methods, "
@@ -107,7 +114,7 @@ def rehearse(recipe: Recipe, done: Path | None = None) -> None:
 
     Runs with a result under ``done`` are left out. Nothing is written.
     """
-    for run in recipe.runs():
+    for run in recipe.runs() if recipe.scaling is None else _trials(recipe):
         if run.seed == recipe.seed[:1] and not (done and (done / run.name() / "result.json").is_file()):
             ranks.together(partial(_rehearse_one, run))
 
@@ -147,6 +154,13 @@ def _step(prepared: Prepared) -> Masks | None:
         if step.number == STEPS:
             break
     return None if prepared.sparsifier is None else prepared.sparsifier.finalize()
+
+
+def _trials(recipe: Recipe) -> list[Recipe]:
+    """A trial of each method, sparsity and optimizer, at the smallest batch size."""
+    cells = cells_of(recipe)
+    smallest = [cell for cell in cells if cell.batch_size == cells[0].batch_size and cell.seed == recipe.seed[:1]]
+    return [trial_recipe(cell, first_setting(cell), single(cell).seed) for cell in smallest]
 
 
 def _megabatches(run: Recipe, data: Data) -> list[Megabatch]:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from prunus import ranks
 from prunus.prepare import Prepared
 from prunus.storage import sync_directory, write_with
 
@@ -34,11 +35,14 @@ def snapshot(prepared: Prepared) -> dict[str, Any]:
         "evidence": prepared.evidence.passes,
         "generators": _generators(prepared.device),
         "threads": torch.get_num_threads(),
+        "packing": prepared.packing.state_dict() if prepared.packing else None,
     }
 
 
 def restore_(prepared: Prepared, state: dict[str, Any]) -> None:
     """Bring a freshly prepared run to the moment of `snapshot`."""
+    if ranks.world_size() > 1:
+        _settle_(prepared)
     prepared.model.load_state_dict(state["model"])
     prepared.training.optimizer.load_state_dict(state["optimizer"])
     if prepared.sparsifier is not None:
@@ -47,8 +51,20 @@ def restore_(prepared: Prepared, state: dict[str, Any]) -> None:
     prepared.stream.load_state_dict(state["stream"])
     prepared.precision.load_state_dict(state["precision"])
     prepared.evidence.passes = state["evidence"]
+    if prepared.packing is not None and (known := state.get("packing")):  # none of one process, nor in older files
+        prepared.packing.load_state_dict(known)
     _set_generators_(state["generators"], prepared.device)
     torch.set_num_threads(state["threads"])  # which share a sum among them, and its last bits follow
+
+
+def _settle_(prepared: Prepared) -> None:
+    """One backward pass for nothing, since DDP makes its buckets anew after the first: sums would have another order.
+
+    What it changes is restored after it.
+    """
+    training = prepared.training
+    inputs, targets = next(iter(prepared.evidence.make()))
+    training.backward(training.loss(training.model(inputs), targets))
 
 
 def save(folder: Path, step: int, state: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from prunus import __version__
+from prunus.scaling_cli import scaling_app
 from prunus.storage import InUseError
 
 app = App(
@@ -21,6 +22,7 @@ app = App(
 )
 data_app = App(name="data", help="The data sets: what is here, fetch, check.")
 app.command(data_app)
+app.command(scaling_app)
 
 Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
 Seconds = Annotated[float, Parameter(validator=Number(gte=0))]

@@ -47,6 +47,8 @@ def compare(
     """
     if recipe.learn is not None:
         raise RecipeError("a recipe with the key learn is for prunus learn, which compares in the end; or learn=null")
+    if recipe.scaling is not None:
+        raise RecipeError("a recipe with the key scaling is for prunus scaling run; or scaling=null")
     if workers > 1 and ranks.world_size() > 1:
         raise RecipeError(f"--workers must be 1 under torchrun, whose ranks train each run together, got {workers}")
     if storage is not None and ranks.world_size() > 1:

@@ -39,7 +39,7 @@ def outcome(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     speedup = theoretical_speedup(every_layer)
     steps, examples = prepared.training.steps, recipe.batch_size * recipe.accumulate
-    dense_gradients = prepared.sparsifier.method.dense_gradients(steps) if prepared.sparsifier else steps
+    dense_gradients = dense_steps(prepared.sparsifier, steps)
     validation = prepared.quality(prepared.validation)
     return {
         "format": "prunus-result/3",
@@ -76,6 +76,7 @@ def outcome(
         "learning_rates": learning_rates(prepared, POINTS),
         "versions": {"prunus": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "world_size": world_size(),
+        "gradients": gradients_sent(prepared),
         "threads": torch.get_num_threads(),
         "device": str(prepared.device),
         "precision": recipe.precision,
@@ -102,6 +103,30 @@ def _cycles(sparsifier: Sparsifier | None, accuracy: float) -> list[dict[str, An
         asdict(cycle) | {"measured": cycle.measured | {"retrained": end}}
         for cycle, end in zip(cycles, ends, strict=True)
     ]
+
+
+def dense_steps(sparsifier: Sparsifier | None, steps: int) -> int:
+    """In how many of ``steps`` steps the gradients of all weights were needed."""
+    return steps if sparsifier is None else sum(sparsifier.method.reads_dropped(clock) for clock in range(steps))
+
+
+def gradients_sent(prepared: Prepared) -> dict[str, Any] | None:
+    """The bytes of gradients that a rank sent in a step, of those without packing; None for one process.
+
+    ``trials`` are the measurements by which packing was used or not; empty where nothing had to be chosen.
+    """
+    training, packing = prepared.training, prepared.packing
+    if world_size() == 1:
+        return None
+    if packing is None:
+        dense = _bytes(one for one in prepared.model.parameters() if one.requires_grad) * training.accumulate
+        return {"bytes_dense": dense, "bytes_sent": dense, "trials": []}
+    trials = packing.choice.trials if packing.choice else []
+    return {
+        "bytes_dense": packing.dense / training.steps,
+        "bytes_sent": packing.sent / training.steps,
+        "trials": [asdict(trial) | {"packed": trial.packed} for trial in trials],
+    }
 
 
 def training_bytes(model: nn.Module, optimizer: Optimizer, sparsifier: Sparsifier | None) -> dict[str, int]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from prunus import ranks
 from prunus.carriers import Carrier
 from prunus.data import DATA, Data, Labelled, TrainingStream, data_path, evaluation_batches, sized, training_stream
+from prunus.distributed import Packing, pack_gradients_
 from prunus.evaluation import Quality, evaluate, layer_costs
 from prunus.masks import prunable
 from prunus.materials import build_model, epoch_length, fabric, load_data, split_of, steps_of
@@ -69,6 +70,7 @@ class Prepared:
     operations: Operations
     epoch_steps: float
     device: torch.device
+    packing: Packing | None = None  # of gradients, where several ranks may leave some of them out
 
     @property
     def examples(self) -> int:
@@ -175,9 +177,10 @@ def prepare(
     )
     precision, device = around.strategy.precision, around.device
     held_out = (validation, test)
-    return Prepared(
+    prepared = Prepared(
         data, model, training, sparsifier, stream, precision, *held_out, evidence, watch, operations, epoch, device
     )
+    return replace(prepared, packing=_packing(recipe, wrapped, sparsifier))
 
 
 def _images(recipe: Recipe) -> tuple[Data, Labelled, Labelled]:
@@ -194,6 +197,12 @@ def seeded_model(recipe: Recipe, run: Single, data: Data, builder: Builder, devi
     if recipe.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model
+
+
+def _packing(recipe: Recipe, model: nn.Module, sparsifier: Sparsifier | None) -> Packing | None:
+    if ranks.world_size() == 1 or sparsifier is None or recipe.gradients == "dense":
+        return None
+    return pack_gradients_(model, sparsifier, measure=recipe.gradients is None)
 
 
 def _evidence(stage: Stage, data: Data, device: torch.device) -> Evidence:

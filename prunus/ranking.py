@@ -53,7 +53,7 @@ def find_cut(scores: Contest, k: int, pins: Mapping[str, int] | None = None) -> 
     if not 0 <= k <= total:
         raise ValueError(f"k must be in 0..{total}, the number of scores, got {k}")
     candidates = {name: Candidates(score) if isinstance(score, Tensor) else score for name, score in scores.items()}
-    field = _Field(candidates, _common_type(candidates), pins or {})
+    field = _Field(candidates, common_type(candidates), pins or {})
     noted: _Noted = {name: [] for name in candidates}
     threshold, ties, equal = _kth_largest(field, k, total, noted)
     best = _best(field, noted)
@@ -224,6 +224,7 @@ def _not_a_number(name: str) -> NotANumberError:
     return NotANumberError(f"scores of {name!r} hold NaN, which has no rank; look for a diverged loss or a dead signal")
 
 
-def _common_type(candidates: Mapping[str, Candidates]) -> torch.dtype:
+def common_type(candidates: Mapping[str, Candidates]) -> torch.dtype:
+    """The type in which all scores can be compared."""
     kind = reduce(torch.promote_types, (one.dtype() for one in candidates.values()))
     return kind if kind.is_floating_point else torch.float32

@@ -26,7 +26,18 @@ def start_() -> None:
     on_gpu = torch.cuda.is_available() and local < torch.cuda.device_count()
     if on_gpu:
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+    store, own, size = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+    store = dist.PrefixStore(_attempt(), store)  # type: ignore[attr-defined]
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", store=store, rank=own, world_size=size)
+
+
+def _attempt() -> str:
+    """Which start of the ranks this is; one name for all where agents of several machines count for themselves.
+
+    torchrun keeps one store over its restarts (torch 2.13), in which gloo would find the addresses of the dead.
+    """
+    alone = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "0"
 
 
 def end_() -> None:

@@ -64,6 +64,7 @@ class Recipe(BaseModel):
     augmentation: Literal["none", "crop-flip", "resized-crop"] | None = None
     evaluations: int = Field(default=20, ge=1)
     signal_batches: int = Field(default=10, ge=1)
+    gradients: Literal["packed", "dense"] | None = None
     recalibrate: int = Field(default=0, ge=0)
     start: str | dict[str, Any] | None = None
     plugins: tuple[str, ...] = ()
@@ -187,6 +188,7 @@ class Recipe(BaseModel):
                         "epochs": length,
                         "search": None,
                         "learn": None,
+                        "scaling": None,
                     }
                     yield self.model_copy(update=one)
 

@@ -62,6 +62,13 @@ def run_study(
     return records
 
 
+def as_published(recipe: Recipe) -> Recipe:
+    """The study by the protocol of Lee et al. 2021."""
+    if recipe.scaling is None:
+        return recipe
+    return recipe.model_copy(update={"scaling": recipe.scaling.as_published()})
+
+
 def _check_sizes(recipe: Recipe) -> None:
     """Raises RecipeError for a batch of more images than there are."""
     assert recipe.scaling is not None

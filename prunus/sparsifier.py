@@ -74,6 +74,10 @@ class Sparsifier:
         """The realised fraction of zeros among the prunable weights."""
         return sparsity_of(self.masks.values())
 
+    def reads_dropped(self) -> bool:
+        """Whether the step that comes needs the gradients of dropped weights; once detached, every step does."""
+        return self._final or self.method.reads_dropped(self.clock)
+
     def before_step(self) -> None:
         """Gradients are ready and the optimizer is about to step. Called by the hooks unless ``hooks=False``."""
         self.method.before_step(self.clock)

@@ -96,8 +96,8 @@ class FreezeRows:
 
     changes = 0
 
-    def dense_gradients(self, steps: int) -> int:
-        return 0
+    def reads_dropped(self, clock: int) -> bool:
+        return False
 
     def finalize(self) -> None:
         self.calls.append(("finalize", -1))

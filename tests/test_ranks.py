@@ -31,7 +31,8 @@ class Mishap(nn.Module):
     def forward(self, x):
         self.forwards += self.training
         rank = os.environ.get("RANK")
-        if rank == "0" and self.training and self.forwards == int(os.environ.get("KILL_AT", 0)):
+        killed = rank == os.environ.get("KILL_RANK", "0")
+        if killed and self.training and self.forwards == int(os.environ.get("KILL_AT", 0)):
             os.kill(os.getpid(), signal.SIGKILL)
         spoilt = rank == "1" and self.training and self.forwards == int(os.environ.get("SPOIL_AT", 0))
         return x * float("nan") if spoilt else x
@@ -190,6 +191,32 @@ def test_every_carrier_trains_on_two_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_packed_gradients_change_nothing_but_the_bytes(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"method": {"rigl": {"update_every": 5}}, "steps": 40}
+    paths = {way: fragile(tmp_path / str(way), gradients=way, **changes) for way in ("packed", "dense", None)}
+    again = command("train", paths[None], "--out", tmp_path / "killed", "--checkpoint-every", 0)
+    ended = on_two_ranks(
+        *(command("train", path, "--out", tmp_path) for path in paths.values()),
+        again | {"environment": {"KILL_AT": "17"}},
+        again,
+    )
+    assert [job["codes"] for job in ended] == [*3 * [[0, 0]], [-9, -15], [0, 0]], ended
+    homes = [*(home(path, tmp_path) for path in paths.values()), home(paths[None], tmp_path / "killed")]
+    first, *rest = (weights(place) for place in homes)
+    assert all(torch.equal(first[name], other[name]) for other in rest for name in first)
+    packed, dense, chosen, resumed = (json.loads((place / "result.json").read_text())["gradients"] for place in homes)
+    others = 16 + 2 * 16 + 10  # biases and BatchNorm
+    whole = 64 * 16 + 16 * 10 + others
+    updates = 6  # after the first, until three quarters of training
+    assert dense == {"bytes_dense": 4 * whole, "bytes_sent": 4 * whole, "trials": []}
+    assert packed["bytes_sent"] == 4 * ((40 - updates) * (118 + others) + updates * whole) / 40
+    assert packed["trials"] == []
+    for one in (chosen, resumed):
+        assert packed["bytes_sent"] < one["bytes_sent"] < one["bytes_dense"] == 4 * whole
+        assert [trial["kept"] for trial in one["trials"]] == [pytest.approx(0.1, abs=0.01)]
+
+
+@pytest.mark.slow
 def test_a_study_on_two_ranks_ends_with_a_report(tmp_path: Path) -> None:
     search = {"trainings": 3, "space": {"learning_rate": {"low": 0.01, "high": 1.0}}}
     start = {"epochs": 0.2, "learning_rate": 0.1}
@@ -217,12 +244,35 @@ def test_a_network_is_retrained_by_torchrun(tmp_path: Path) -> None:
 
 def torchrun(*arguments: object) -> str:
     """What rank 0 prints."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
-    run = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "prunus"]
-    command = [sys.executable, *run, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = launched(2, *arguments)
+    assert done.stderr == ""
     return done.stdout
+
+
+def launched(size: int, *arguments: object, restarts: int = 0, **changes: str) -> subprocess.CompletedProcess[str]:
+    """The command line under torchrun, which starts all ranks again when one is lost."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"} | changes
+    run = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", f"--max-restarts={restarts}"]
+    command = [sys.executable, *run, "-m", "prunus", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "killed"), [(2, "0"), (3, "2")])
+def test_a_rank_that_is_killed_comes_back_and_the_run_ends_as_if_undisturbed(
+    tmp_path: Path, size: int, killed: str
+) -> None:
+    changes: dict[str, Any] = {"method": {"rigl": {"update_every": 3}}, "batch_size": 30, "steps": 24}
+    path = fragile(tmp_path / "own", gradients="packed", **changes)
+    launched(size, "train", path, "--out", tmp_path / "whole")
+    disturbed = ("train", path, "--out", tmp_path / "killed", "--checkpoint-every", 0)
+    done = launched(size, *disturbed, restarts=1, KILL_AT="15", KILL_RANK=killed)
+    assert "Signal 9 (SIGKILL)" in done.stderr or "-9" in done.stderr
+    assert "resumed after step 1" in done.stdout
+    for file in ("model.safetensors", "masks.safetensors", "metrics.jsonl"):
+        assert len({(home(path, tmp_path / out) / file).read_bytes() for out in ("killed", "whole")}) == 1
 
 
 @pytest.mark.slow

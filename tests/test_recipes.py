@@ -30,6 +30,7 @@ CHANGES: dict[str, Any] = {
     "learning_rate": {"cosine": {"initial": 0.1}},
     "label_smoothing": 0.1,
     "accumulate": 2,
+    "gradients": "packed",
     "clip": 1.0,
     "precision": "bf16-mixed",
     "compile": True,
@@ -49,6 +50,7 @@ CHANGES: dict[str, Any] = {
     "search": {"trainings": 4},
     "learn": {"learn": {"trainings": 6}, "seed": 2000},
     "anytime": {"megabatches": 4},
+    "scaling": {"goal": 0.1, "batch_sizes": [8], "optimizers": ["sgd"]},
 }
 
 

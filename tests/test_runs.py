@@ -29,7 +29,7 @@ RESULT = {
     *("validation", "realised_sparsity", "layers", "collapsed", "parameters", "parameters_kept", "macs", "macs_kept"),
     *("theoretical_speedup", "bytes_dense", "bytes_packed", "train_seconds", "extra_forward_backward", "versions"),
     *("device", "precision", "threads", "training_bytes", "peak_bytes", "pretraining", "recalibration", "cycles"),
-    *("learning_rates", "training_macs", "training_macs_dense", "world_size"),
+    *("learning_rates", "training_macs", "training_macs_dense", "world_size", "gradients"),
 }
 
 
@@ -204,9 +204,11 @@ FIELDS: dict[str, Reaches] = {
 }
 ELSEWHERE = {
     "anytime": "tests/test_anytime.py",
+    "gradients": "tests/test_ranks.py",
     "evaluations": "test_metrics_end_at_the_last_step",
     "learn": "tests/test_lessons.py",
     "plugins": "tests/test_tables.py",
+    "scaling": "tests/test_racing.py",
     "search": "tests/test_search.py",
     "start": "tests/test_start.py",
 }

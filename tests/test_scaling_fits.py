@@ -114,7 +114,7 @@ def test_unreached_cells_push_the_curve_up() -> None:
     seen = censored(Curve(400, 256), batches=[4, 16, 64, 256])
     alone = fit_censored(seen).curve
     free = fit_censored([*seen, Measurement(4096, 100, 100, reached=False)]).curve
-    held = fit_censored([*seen, Measurement(4096, 800, 800, reached=False)]).curve
+    held = fit_censored([*seen, Measurement(4096, 800, 0, reached=False)]).curve
     assert free(4096) == pytest.approx(alone(4096), rel=1e-3)
     assert held(4096) > 1.3 * alone(4096)
 

@@ -141,6 +141,30 @@ def test_harder_goal_is_undecided_only_where_a_trial_might_have_met_it_first() -
     assert steps_to_result(never) is None
 
 
+def test_goal_that_was_recomputed_knows_what_it_left_out() -> None:
+    harder = at_goal(paper([[9, 3], [9, 9, 5]], 5), 4)
+    assert harder is not None
+    assert harder.raced  # the second stopped at 30, short of the harder goal
+    assert at_goal(harder, 2) is None
+
+
+def test_infeasible_trial_was_not_stopped_early() -> None:
+    broke = Trial(1, {}, "infeasible", 10, 0, ((10, 9),))
+    again = at_goal(cell(ran(0, [9, 3], 5), broke, goal=5, raced=True), 4)
+    assert again is not None
+    assert [trial.status for trial in again.trials] == ["complete", "infeasible"]
+
+
+def test_evaluation_that_was_screened_still_bounds_the_arrival() -> None:
+    screened = Trial(0, {}, "complete", 30, 20, ((10, 9), (30, 3)))
+    again = at_goal(cell(screened, goal=5), 4)
+    assert again is not None
+    assert again.trials[0].before == 20
+    easier = at_goal(cell(replace(screened, curve=((10, 8), (30, 3))), goal=5), 8)
+    assert easier is not None
+    assert (easier.trials[0].steps, easier.trials[0].before) == (10, 0)
+
+
 def test_infeasible_trial_may_have_met_an_easier_goal() -> None:
     broke = Trial(0, {}, "infeasible", 30, 20, ((10, 9), (20, 7)))
     again = at_goal(cell(broke, goal=5), 8)

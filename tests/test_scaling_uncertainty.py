@@ -124,7 +124,9 @@ def test_ratios_to_dense() -> None:
 def test_ratios_pair_seeds_by_their_number() -> None:
     extra = cells(Curve(4000, 256), seed=7)
     one = ratios(estimate_over_seeds(SPARSE), estimate_over_seeds(DENSE))
-    assert ratios(estimate_over_seeds(SPARSE), estimate_over_seeds([*DENSE, *extra])) == one
+    more = estimate_over_seeds([*DENSE, *extra])
+    assert ratios(estimate_over_seeds(SPARSE), more) == one
+    assert ratios(more, estimate_over_seeds(DENSE)).least_steps.value == pytest.approx(1)
 
 
 def test_ratios_over_resamples_are_paired_by_draw() -> None:

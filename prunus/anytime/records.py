@@ -6,7 +6,7 @@ from torch import Tensor
 
 from prunus.anytime.stage_loop import StageLoop
 from prunus.anytime.state import Record
-from prunus.outcome import learning_rates, training_bytes
+from prunus.outcome import dense_steps, learning_rates, training_bytes
 from prunus.prepare import Stage
 from prunus.start import Left
 
@@ -18,7 +18,7 @@ def training_record(loop: StageLoop, stage: Stage, preparing: float, planned: in
     prepared = loop.prepared
     train, validation = (prepared.quality(part.to(prepared.device)) for part in (stage.train, stage.validation))
     steps, sparsifier = prepared.training.taken, prepared.sparsifier
-    dense_gradients = sparsifier.method.dense_gradients(steps) if sparsifier else steps
+    dense_gradients = dense_steps(sparsifier, steps)
     looked_at = prepared.evidence.passes * len(stage.evidence) // prepared.evidence.batches
     return {
         "train": len(stage.train),

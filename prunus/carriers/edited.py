@@ -63,9 +63,9 @@ class Edited:
         if self._evolution.floor or clock >= self._evolution.site.steps:
             project_(self._evolution.site.weights, self.masks)
 
-    def dense_gradients(self, steps: int) -> int:
-        """All: until the end no weight is dropped."""
-        return steps
+    def reads_dropped(self, clock: int) -> bool:
+        """In every step: until the end no weight is dropped."""
+        return True
 
     def finalize(self) -> None:
         """Prune now if training ended before its time; a second pruning changes nothing."""

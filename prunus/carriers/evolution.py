@@ -1,6 +1,6 @@
 """Masks that change by a rule at its cadence: shared by the carriers that hold masks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -42,12 +42,14 @@ class Evolution:
         """Run the rule as often as it is due at this clock; yields after each change of the masks."""
         if isinstance(self.update.signal, Gradient) != gradients:
             return
-        due = list(self.cadence(clock, self.site.steps))
-        if gradients and clock == self.site.steps - 1:  # after the last step there are no gradients any more
-            due = list(self.cadence(self.site.steps, self.site.steps)) or due
-        for number, progress in enumerate(due):
+        for number, progress in enumerate(self._due(clock)):
             self.run_(self.update, progress, f"{clock}.{number}")
             yield
+
+    def reads_gradients(self, clock: int) -> bool:
+        """Whether the rule reads, or remembers, the gradients of the step after ``clock`` steps."""
+        signal = self.update.signal
+        return isinstance(signal, Gradient) and (signal.memory > 0 or bool(self._due(clock)))
 
     def run_(self, update: Update, progress: float, moment: str) -> None:
         """Set the masks by ``update`` now."""
@@ -70,6 +72,12 @@ class Evolution:
         for name, mask in self.masks.items():
             mask.copy_(unpack(state["masks"][name], mask.shape))
         self.memory = {name: value.to(self.masks[name].device).clone() for name, value in state["memory"].items()}
+
+    def _due(self, clock: int) -> Sequence[float]:
+        steps, last = self.site.steps, self.site.steps - 1
+        if clock == last and isinstance(self.update.signal, Gradient):  # after it there are no gradients any more
+            return self.cadence(steps, steps) or self.cadence(last, steps)
+        return self.cadence(clock, steps)
 
     def _state(self, update: Update, weights: Tensors, progress: float, moment: str) -> State:
         device = next(iter(weights.values())).device

@@ -59,9 +59,9 @@ class Feedback:
         """Update masks by the dense weights if due."""
         self._advance_(clock, gradients=False)
 
-    def dense_gradients(self, steps: int) -> int:
-        """All with ``straight_through``, else none."""
-        return steps if self.straight_through else 0
+    def reads_dropped(self, clock: int) -> bool:
+        """In every step with ``straight_through``; else dropped weights get no gradient that could be read."""
+        return self.straight_through
 
     def finalize(self) -> None:
         """Make the masked weights the plain parameters."""

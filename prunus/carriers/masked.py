@@ -13,7 +13,6 @@ from prunus.carriers.projection import gradients, project_all_
 from prunus.carriers.site import Site, refuse_second_model
 from prunus.criteria import magnitude
 from prunus.masks import Masks, Tensors, Weights, project_, sparsity_of, unwrap
-from prunus.signals import Gradient
 from prunus.updates import Prune, Update
 
 
@@ -78,12 +77,9 @@ class Masked:
         project_(self._evolution.site.weights, self.masks)
         self._advance_(clock, with_gradients=False)
 
-    def dense_gradients(self, steps: int) -> int:
-        """The steps whose gradients the rule reads: all where it remembers them, else its updates."""
-        signal = self.update.signal
-        if not isinstance(signal, Gradient):
-            return 0
-        return steps if signal.memory > 0 else sum(bool(self.cadence(clock, steps)) for clock in range(steps))
+    def reads_dropped(self, clock: int) -> bool:
+        """Where the rule reads gradients: in all steps if it remembers them, else in those with an update."""
+        return self._evolution.reads_gradients(clock)
 
     def finalize(self) -> None:
         """Nothing is left to do: the weights are plain parameters with zeros in place."""

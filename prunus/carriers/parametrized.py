@@ -85,9 +85,9 @@ class Parametrized:
             for name, part in self._parts.items():
                 part.advance_(self._site.weights[name], clock / self._site.steps)
 
-    def dense_gradients(self, steps: int) -> int:
-        """All: a dropped weight is still judged."""
-        return steps
+    def reads_dropped(self, clock: int) -> bool:
+        """In every step: a dropped weight is still judged."""
+        return True
 
     def finalize(self) -> None:
         """Make the weights in use the plain parameters; the thresholds stay in the optimizer without a gradient."""

@@ -133,9 +133,9 @@ class Retrained:
         project_(self._evolution.site.weights, self.masks)
         self._advance_(clock)
 
-    def dense_gradients(self, steps: int) -> int:
-        """None: what is dropped stays dropped."""
-        return 0
+    def reads_dropped(self, clock: int) -> bool:
+        """In no step: what is dropped stays dropped."""
+        return False
 
     def finalize(self) -> None:
         """Prune now what is left to prune, if training ended before its time; otherwise nothing is left to do."""

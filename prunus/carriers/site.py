@@ -62,8 +62,11 @@ class Carrier(Protocol):
     def after_step(self, clock: int) -> None:
         """Step number ``clock`` has been taken: restore what the method promises, decide what needs no gradient."""
 
-    def dense_gradients(self, steps: int) -> int:
-        """In how many of ``steps`` steps the gradients of dropped weights are needed: for the count of operations."""
+    def reads_dropped(self, clock: int) -> bool:
+        """Whether the step after ``clock`` steps needs the gradients of dropped weights.
+
+        Operations are counted by it, and ranks send each other only what is needed.
+        """
 
     def finalize(self) -> None:
         """Leave plain parameters with zeros in place."""

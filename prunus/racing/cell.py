@@ -12,11 +12,12 @@ from prunus.data import Data, Labelled, training_stream
 from prunus.loop import Tell
 from prunus.materials import load_data, split_of
 from prunus.prepare import Prepared, Stage, prepare
-from prunus.racing.entrant import Entrant
+from prunus.racing.entrant import Apart, Entrant
 from prunus.racing.examination import Examination
 from prunus.racing.grid import grid
 from prunus.racing.heat import Heat
 from prunus.racing.remembered import remembering
+from prunus.racing.stacked import Stacked, worthwhile
 from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, single
 from prunus.scaling.metaparameters import Space, at_edges, setting
@@ -25,6 +26,7 @@ from prunus.settings import Scaling
 from prunus.settings.scaling import REPEATS
 from prunus.storage import write_atomically
 
+MARGIN = 0.1  # of a range, that counts as its edge
 DRAWS = 1_000_000  # the seeds of trials that draw their own weights: the study's times this, and the trial's number
 Points = Mapping[int, Mapping[str, float]]  # the metaparameters of trials, by number
 
@@ -97,7 +99,9 @@ class Race:
         examination = Examination(validation.to(entrants[0].prepared.device), data, self._goal, settings.screen)
         steps = grid(budget, every=settings.every, ratio=settings.ratio)
         folder = self.home / "checkpoints" / name
-        heat = Heat(entrants, examination, steps, folder, self.tell, self.checkpoint_every)
+        stacked = settings.every is None and worthwhile(entrants, self.recipe.batch_size)
+        field = (Stacked if stacked else Apart)(entrants, examination)
+        heat = Heat(field, steps, folder, self.tell, self.checkpoint_every)
         heat.run_()
         cell = self._cell([entrant.trial() for entrant in entrants], seed)
         trained = sum(entrant.at for entrant in entrants) * self.recipe.batch_size
@@ -122,7 +126,8 @@ def measure(race: Race) -> dict[str, Any]:
     found = race.search(space, 0)
     for number in range(1, race.settings.widen + 1):
         best = steps_to_result(found)
-        edges = at_edges(space, best.metaparameters) if best else ()
+        margin = max(MARGIN, 1.5 / race.settings.trials)  # beyond which few trials have no point
+        edges = at_edges(space, best.metaparameters, margin=margin) if best else ()
         if best is None or not edges:
             break
         space = {**space, **{edge.name: edge.widened for edge in edges}}

@@ -1,6 +1,7 @@
 """The cells of a study: one method, sparsity, seed, optimizer and batch size each."""
 
 from prunus.recipes import Recipe, single
+from prunus.scaling.metaparameters import setting
 from prunus.tables import RecipeError
 
 
@@ -25,3 +26,10 @@ def label(cell: Recipe) -> str:
     assert cell.scaling is not None
     (optimizer,) = cell.scaling.optimizers
     return f"{run.method:<6} sparsity {run.sparsity:<5g} {optimizer} batch {cell.batch_size:<5} seed {run.seed}"
+
+
+def first_setting(cell: Recipe) -> dict[str, float]:
+    """The metaparameters of the cell's first trial, in the middle of its space."""
+    assert cell.scaling is not None
+    (tuned,) = cell.scaling.optimizers.values()
+    return setting(tuned.metaparameters(), 0, cell.scaling.points)

@@ -1,4 +1,4 @@
-"""One trial under way."""
+"""One trial under way, trained by itself."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from prunus.training import NonFiniteLossError, Step
 
 @dataclass
 class Entrant:
-    """A trial of ``number``, with its network after ``at`` steps and at its last but one evaluation, ``before``.
+    """A trial of ``number``, after ``at`` steps and, at its last but one evaluation, after ``before``.
 
     Its ``status`` is None while it goes on. ``infinite`` losses make it infeasible as NaN does, or are borne as in the
     published code.
@@ -35,17 +35,14 @@ class Entrant:
     def __post_init__(self) -> None:
         self.prepared.training.check_every = self.prepared.training.steps + 1  # it looks at its loss itself
 
-    def advance_(self, step: int, examination: Examination) -> None:
-        """Train up to ``step`` and look whether the goal is met there."""
+    def told_(self, step: int, goal: int, *, finite: bool, wrong: int | None) -> None:
+        """What was found after ``step``: whether the loss is a number; how many images are wrong, if all were seen."""
         self.before, self.at = self.at, step
-        if not self._finite(step):
+        if not finite:
             self.status = "infeasible"
-            return
-        wrong = examination(self.prepared.training.model)
-        if wrong is not None:
+        elif wrong is not None:
             self.curve.append((step, wrong))
-            if wrong <= examination.goal:
-                self.status = "complete"
+            self.status = "complete" if wrong <= goal else None
 
     def trial(self) -> Trial:
         """The trial so far; one that goes on has not met the goal."""
@@ -54,22 +51,48 @@ class Entrant:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the trial needs to go on."""
-        told = {"at": self.at, "before": self.before, "status": self.status, "curve": self.curve}
-        return told | {"network": None if self.status else checkpoints.snapshot(self.prepared)}
+        """How far the trial is."""
+        return {"at": self.at, "before": self.before, "status": self.status, "curve": self.curve}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.at, self.before, self.status = state["at"], state["before"], state["status"]
         self.curve = [(step, wrong) for step, wrong in state["curve"]]
-        if state["network"] is not None:
-            checkpoints.restore_(self.prepared, state["network"])
 
-    def _finite(self, step: int) -> bool:
-        """Whether the loss is a number after training up to ``step``."""
+    def finite_after_(self, step: int) -> bool:
+        """Train up to ``step``; whether the loss is a number there."""
         self._steps = self._steps or iter(self.prepared.training)
         try:
             last = next(one for one in self._steps if one.number == step)
         except (NonFiniteLossError, NotANumberError):
             return False
         return bool(torch.isfinite(last.loss) if self.infinite else ~torch.isnan(last.loss))
+
+
+@dataclass
+class Apart:
+    """Entrants that are trained one after the other."""
+
+    entrants: list[Entrant]
+    examination: Examination
+
+    def advance_(self, step: int) -> None:
+        """Train those that go on up to ``step``, and look whether they have met the goal."""
+        for entrant in going(self.entrants):
+            finite = entrant.finite_after_(step)
+            wrong = self.examination(entrant.prepared.training.model) if finite else None
+            entrant.told_(step, self.examination.goal, finite=finite, wrong=wrong)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The networks of those that go on."""
+        return {"networks": [checkpoints.snapshot(entrant.prepared) for entrant in going(self.entrants)]}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`, once the entrants know which of them go on."""
+        for entrant, network in zip(going(self.entrants), state["networks"], strict=True):
+            checkpoints.restore_(entrant.prepared, network)
+
+
+def going(entrants: list[Entrant]) -> list[Entrant]:
+    """Those that go on."""
+    return [entrant for entrant in entrants if entrant.status is None]

@@ -1,7 +1,7 @@
-"""Whether a network has met the goal: how many validation images it gets wrong, looked at as few as that takes."""
+"""Whether networks have met the goal: how many validation images they get wrong, looked at as few as that takes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -11,14 +11,16 @@ from prunus.data import Data, Labelled, evaluation_batches
 
 BATCH = 1000
 DEVIATIONS = 3.0  # by which a sample may be worse than the goal before the rest is not looked at
+Batches = Iterable[tuple[Tensor, Tensor]]
+Count = Callable[[Batches], Tensor]  # batches -> how many each network gets wrong, int64 (networks,)
 
 
 @dataclass
 class Examination:
     """Counts wrong answers on ``images``, of which at most ``goal`` may be wrong.
 
-    Of more than ``screen`` images the first ``screen`` are looked at alone where they are so bad that the goal is out
-    of reach; 0 for always all. ``seen`` counts the images looked at.
+    Of more than ``screen`` images the first ``screen`` are looked at alone where all networks are so bad that the goal
+    is out of their reach; 0 for always all. ``seen`` counts the images looked at, once for each network.
     """
 
     images: Labelled
@@ -34,13 +36,20 @@ class Examination:
 
     def __call__(self, model: nn.Module) -> int | None:
         """How many of all images ``model`` gets wrong; None where a sample says that it is far from the goal."""
-        wrong = 0
-        for number, (size, batches) in enumerate(self._parts):
-            if number and wrong > self._hopeless():
-                return None
-            wrong += _wrong(model, batches)
-            self.seen += size
+        (wrong,) = self.of_each(lambda batches: _wrong(model, batches)[None], 1)
         return wrong
+
+    def of_each(self, count: Count, networks: int) -> list[int | None]:
+        """The same of several ``networks``, which are counted together."""
+        (size, batches), *rest = self._parts
+        wrong = count(batches)
+        self.seen += size * networks
+        hopeful = [not rest or one <= self._hopeless() for one in wrong.tolist()]
+        if rest and any(hopeful):
+            ((size, batches),) = rest
+            wrong = wrong + count(batches)
+            self.seen += size * networks
+        return [one if near else None for one, near in zip(wrong.tolist(), hopeful, strict=True)]
 
     def _hopeless(self) -> float:
         """The most wrong answers among those of the screen with which the goal may still be met."""
@@ -49,9 +58,9 @@ class Examination:
 
 
 @torch.no_grad()
-def _wrong(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> int:
+def _wrong(model: nn.Module, batches: Batches) -> Tensor:
     training = model.training
     model.eval()
     counts = [(model(inputs).argmax(1) != labels).sum() for inputs, labels in batches]
     model.train(training)
-    return int(torch.stack(counts).sum())
+    return torch.stack(counts).sum()

@@ -10,13 +10,11 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import log_ndtr
 
 from prunus.scaling.curve import Curve
-from prunus.scaling.fits import STARTS, Vector, curve_of, log_steps, log_steps_gradient
+from prunus.scaling.fits import SHARPNESSES, STARTS, Vector, critical_bounds, curve_of, log_steps, log_steps_gradient
 from prunus.scaling.trials import Cell, steps_to_result
 
 LEAST_SPREAD = 0.01  # the likelihood is unbounded at a perfect fit
 MOST_SPREAD = 3.0
-SHARPNESSES = (0.25, 32.0)
-BEYOND = 1024.0  # how far outside the measured batch sizes, as a factor, a critical batch is looked for
 WORTH_A_PARAMETER = 2.0  # in log-likelihood
 
 
@@ -136,10 +134,9 @@ class _Grid:
         """The least cost from one start, where it lies, and the spread there; ``free`` moves the sharpness too."""
         shape = np.array([0.0, log_critical, log_sharpness])
         level = float(np.mean((self.high - log_steps(shape, self.log_batches))[self.reached])) + self._at_centre(shape)
-        beyond = math.log(BEYOND)
         bounds = [
             (None, None),
-            (self.log_batches.min() - beyond, self.log_batches.max() + beyond),
+            critical_bounds(self.log_batches),
             tuple(map(math.log, SHARPNESSES)) if free else (log_sharpness, log_sharpness),
             (math.log(LEAST_SPREAD), math.log(MOST_SPREAD)),
         ]

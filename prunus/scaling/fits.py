@@ -12,6 +12,8 @@ from prunus.scaling.curve import Curve
 
 Vector = NDArray[np.float64]
 STARTS = (4.0, 64.0, 1024.0)  # critical batches to begin at
+BEYOND = 1024.0  # how far outside the measured batch sizes, as a factor, a critical batch is looked for
+SHARPNESSES = (0.25, 32.0)
 
 
 @dataclass(frozen=True)
@@ -42,27 +44,34 @@ def fit(table: Mapping[int, float], *, huber: float | None = None, sharpness: fl
     """Least squares in log K over log K_min and log B_crit.
 
     ``huber`` is the |residual| from which on the loss grows linearly, which takes its weight from an outlier; None for
-    plain squares. ``sharpness`` is p, None to fit it as well. Raises ValueError for fewer batch sizes than parameters.
+    plain squares. ``sharpness`` is p, None to fit it as well. Where no bend was measured, B_crit ends at most a factor
+    of 1024 outside the batch sizes. Raises ValueError for fewer batch sizes than parameters.
     """
-    batches, steps = _columns(table)
+    batches, steps = map(np.log, _columns(table))
     needed = 2 if sharpness is not None else 3
     if len(batches) < needed:
         raise ValueError(f"a curve of {needed} parameters needs as many batch sizes, got {len(batches)}; measure more")
 
     def residuals(parameters: Vector) -> Vector:
-        return log_steps(_expanded(parameters, sharpness), np.log(batches)) - np.log(steps)
+        return log_steps(_expanded(parameters, sharpness), batches) - steps
 
     def jacobian(parameters: Vector) -> Vector:
-        return log_steps_gradient(_expanded(parameters, sharpness), np.log(batches))[:, : len(parameters)]
+        return log_steps_gradient(_expanded(parameters, sharpness), batches)[:, : len(parameters)]
 
-    begin = [math.log(steps.min())]
-    tails = [[math.log(critical)] + ([0.0] if sharpness is None else []) for critical in STARTS]
+    low, high = critical_bounds(batches)
+    bounds = np.array([(-np.inf, np.inf), (low, high), np.log(SHARPNESSES)][:needed]).T
     loss = {"loss": "linear"} if huber is None else {"loss": "huber", "f_scale": huber}
     tolerances = {"xtol": 1e-15, "ftol": 1e-15, "gtol": 1e-15, "max_nfev": 500}
-    found = [least_squares(residuals, begin + tail, jacobian, **loss, **tolerances) for tail in tails]
+    begins = [[steps.min(), min(max(math.log(critical), low), high), 0.0][:needed] for critical in STARTS]
+    found = [least_squares(residuals, begin, jacobian, tuple(bounds), **loss, **tolerances) for begin in begins]
     best = min(found, key=lambda result: float(result.cost))
     curve = curve_of(_expanded(best.x, sharpness))
     return Fitted(curve, float(np.sqrt(np.mean(residuals(best.x) ** 2))))
+
+
+def critical_bounds(log_batches: Vector) -> tuple[float, float]:
+    """Between which log B_crit are looked for: a factor of 1024 beyond the batch sizes measured."""
+    return float(log_batches.min()) - math.log(BEYOND), float(log_batches.max()) + math.log(BEYOND)
 
 
 def log_steps(parameters: Vector, log_batches: Vector) -> Vector:

@@ -1,6 +1,7 @@
 """The gradient noise scale (McCandlish et al. 2018): a prediction of the critical batch from a single run."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class NoiseMeter:
         first = next(iter(weights.values()))
         self._part = torch.zeros((), device=first.device)
         self._averages = torch.zeros(2, device=first.device)  # |grad|^2 of small and of large batches
-        self._calls = 0
+        self._parts: Counter[str] = Counter()
         self._steps = 0
         self._hooks = [
             weight.register_hook(lambda gradient, name=name: self._see(name, gradient))  # type: ignore[no-untyped-call]
@@ -90,14 +91,14 @@ class NoiseMeter:
 
         Raises RuntimeError where no backward pass came before.
         """
-        if not self._calls:
-            raise RuntimeError("step must follow a backward pass through all weights, got none; call it after backward")
+        if not self._parts:
+            raise RuntimeError("step must follow a backward pass, got none; call it after backward")
         gradients = {name: w.grad for name, w in self._weights.items() if w.grad is not None}
         large = torch.stack([self._square(name, gradient) for name, gradient in gradients.items()]).sum()
-        small = self._part * (self._scale**2 * len(self._weights) / self._calls)
+        small = self._part * (self._scale**2 / max(self._parts.values()))
         self._averages.lerp_(torch.stack([small, large]), 1.0 - self._decay)
         self._part.zero_()
-        self._calls = 0
+        self._parts.clear()
         self._steps += 1
 
     def read(self) -> NoiseScale:
@@ -113,7 +114,7 @@ class NoiseMeter:
 
     def _see(self, name: str, gradient: Tensor) -> None:
         self._part += self._square(name, gradient)
-        self._calls += 1
+        self._parts[name] += 1
 
     def _square(self, name: str, gradient: Tensor) -> Tensor:
         kept = gradient.detach().float()
