@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prunus import ranks
 from prunus.display import Display
+from prunus.loop import Tell
 from prunus.materials import load_data
 from prunus.racing.cell import Race, measure
 from prunus.racing.cells import cells_of, label
@@ -18,7 +19,7 @@ from prunus.recipes import Recipe
 from prunus.runs import CHECKPOINT_SECONDS
 from prunus.scaling.records import CELLS, RECORD
 from prunus.scaling.trials import of_plain, steps_to_result
-from prunus.storage import alone, write_atomically
+from prunus.storage import InUseError, alone, write_atomically
 from prunus.study import News, Study, refuse_change
 from prunus.tables import RecipeError
 from prunus.workers import Hear, work_off
@@ -83,16 +84,25 @@ def _record(study: Study, name: str) -> Path:
 
 def _measure_one(name: str, cell: Recipe, hear: Hear, study: Study) -> float | None:
     refuse_change(cell, name)
-    home = study.directory / CELLS / name
-    home.mkdir(parents=True, exist_ok=True)
-    with alone(home):
-        if not _record(study, name).is_file():
-            signals = study.directory / SIGNALS
-            race = Race(cell, home, signals, lambda progress: hear(News(name, progress)), study.checkpoint_every)
-            write_atomically(_record(study, name), json.dumps(measure(race)))
+    while not _record(study, name).is_file():
+        try:
+            _measure(name, cell, hear, study)
+        except InUseError:  # in a directory that machines share, whoever holds it measures it
+            if study.storage is None:
+                raise
     hear(News(name, None))
     winner = steps_to_result(of_plain(json.loads(_record(study, name).read_text())["cell"]))
     return None if winner is None else float(winner.steps)
+
+
+def _measure(name: str, cell: Recipe, hear: Hear, study: Study) -> None:
+    home = study.directory / CELLS / name
+    home.mkdir(parents=True, exist_ok=True)
+    tell: Tell = lambda progress: hear(News(name, progress))  # noqa: E731
+    with alone(home):
+        if not _record(study, name).is_file():
+            race = Race(cell, home, study.directory / SIGNALS, tell, study.checkpoint_every)
+            write_atomically(_record(study, name), json.dumps(measure(race)))
 
 
 def _is_lost(study: Study, name: str, value: float | None) -> bool:
