@@ -133,6 +133,13 @@ def test_a_race_finds_the_same_steps_as_the_full_protocol_for_less(screen: int, 
         assert record["evaluated"] < sum(1 for step in grid(200, ratio=1.3) if step <= winner.steps) * 4 * 144
 
 
+def test_a_budget_of_examples_bounds_large_batches(tmp_path: Path) -> None:
+    cell, record = measured(tmp_path, study(scaling={"goal": 0.001, "examples": 640, "trials": 2}))
+    assert {trial.steps for trial in cell.trials} == {20}
+    assert {trial.status for trial in cell.trials} == {"incomplete"}
+    assert record["trained"] == 2 * 640
+
+
 def test_what_diverges_is_infeasible_and_dropped_at_once(tmp_path: Path) -> None:
     space = {"learning_rate": {"low": 0.1, "high": 1e30}, "momentum": {"low": 0.5, "high": 0.99}}
     own = {"own": {"optimizer": {"sgd": {"momentum": 0.5}}, "space": space}}

@@ -83,6 +83,13 @@ class Race:
         _, _, validation = self.images
         return goal_count(self.settings.goal, len(validation))
 
+    @property
+    def _budget(self) -> int:
+        """The most steps of a trial."""
+        steps, examples = self.recipe.steps, self.settings.examples
+        assert steps is not None
+        return steps if examples is None else min(steps, max(1, examples // self.recipe.batch_size))
+
     def _heat(self, points: Points, name: str, seed: int) -> tuple[Trial, ...]:
         path = self.home / "heats" / f"{name}.json"
         if not path.is_file():
@@ -93,11 +100,10 @@ class Race:
 
     def _run_heat(self, points: Points, name: str, seed: int) -> dict[str, Any]:
         data, _, validation = self.images
-        settings, budget = self.settings, self.recipe.steps
-        assert budget is not None
+        settings = self.settings
         entrants = [self._entrant(number, point, seed) for number, point in points.items()]
         examination = Examination(validation.to(entrants[0].prepared.device), data, self._goal, settings.screen)
-        steps = grid(budget, every=settings.every, ratio=settings.ratio)
+        steps = grid(self._budget, every=settings.every, ratio=settings.ratio)
         folder = self.home / "checkpoints" / name
         stacked = settings.every is None and worthwhile(entrants, self.recipe.batch_size)
         field = (Stacked if stacked else Apart)(entrants, examination)

@@ -71,7 +71,8 @@ class Scaling(BaseModel):
     """The key ``scaling`` of a recipe: steps to a validation error of ``goal``, for each of ``batch_sizes``.
 
     A cell is a method at a sparsity with one of the ``optimizers`` at one batch size: the fewest steps of ``trials``
-    settings, quasi-random ones of its space, and the same in every cell. The recipe's ``steps`` are the budget of each.
+    settings, quasi-random ones of its space, and the same in every cell. The recipe's ``steps`` are the budget of each,
+    and so are ``examples`` where they are given: a step of a large batch costs as much as many of a small one.
 
     Trials ``race``: all go on in step, and a cell ends where the first arrives, which loses nothing, since the fewest
     steps are what is asked for. They are evaluated at steps that grow by ``ratio``, or ``every`` so many. ``screen``
@@ -89,6 +90,7 @@ class Scaling(BaseModel):
     batch_sizes: tuple[int, ...] = Field(min_length=1)
     optimizers: dict[str, Tuned] = Field(min_length=1)
     trials: int = Field(default=16, ge=1)
+    examples: int | None = Field(default=None, ge=1)
     race: bool = True
     ratio: float = Field(default=1.06, gt=1.0)
     every: int | None = Field(default=None, ge=1)
@@ -124,5 +126,5 @@ class Scaling(BaseModel):
 
     def as_published(self) -> "Scaling":
         """The same study by the protocol of Lee et al. 2021: 100 trials, none raced, evaluated every 100 steps."""
-        published = {"trials": 100, "race": False, "every": 100, "screen": 0, "draw": "trial"}
+        published = {"trials": 100, "examples": None, "race": False, "every": 100, "screen": 0, "draw": "trial"}
         return self.model_copy(update=published | {"points": "bratley-fox", "widen": 0, "repeats": 0})
