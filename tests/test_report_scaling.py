@@ -302,7 +302,7 @@ def drawn_small(results: ScalingResults, tmp_path: Path, monkeypatch: pytest.Mon
     """A small study with a cell that met no goal, whose findings are not fitted again."""
     study = replace(SMALL, unmet=(("momentum", 0.9, 64),))(tmp_path / "study")
     one = {"sparsity": 0.9, "optimizer": "momentum", "batch_size": 64, "points": [[1000, 3.0], [2000, 5.0]]}
-    (study / "lipschitz.json").write_text(json.dumps([one]))
+    (study / "lipschitz.json").write_text(json.dumps([one, {**one, "sparsity": 0.0, "points": []}]))
     momentum = [found for found in results.findings if found.optimizer == "momentum"]
     monkeypatch.setattr("prunus.report.scaling_results.findings", lambda cells: momentum)
     return study

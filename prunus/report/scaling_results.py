@@ -125,6 +125,7 @@ def read_scaling(directory: Path) -> ScalingResults:
     """The study under ``directory``. A ValueError where no cell is done, or two cells are of the same place."""
     text, lipschitz = (directory / "recipe.yaml").read_text(encoding="utf-8"), directory / LIPSCHITZ
     recipe = yaml.safe_load(text)
+    courses = json.loads(lipschitz.read_text(encoding="utf-8")) if lipschitz.exists() else []
     found = [(place(of_plain(record["cell"])), record) for record in read_cells(directory)]
     by_place = dict(found)
     records = [by_place[each] for each in in_order(recipe) if each in by_place]
@@ -139,7 +140,7 @@ def read_scaling(directory: Path) -> ScalingResults:
         recipe=recipe,
         records=records,
         strays=len(found) - len(records),
-        lipschitz=json.loads(lipschitz.read_text(encoding="utf-8")) if lipschitz.exists() else [],
+        lipschitz=[one for one in courses if one["points"]],
     )
 
 
