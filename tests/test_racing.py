@@ -24,7 +24,7 @@ from prunus.models.simple_cnn import simple_cnn
 from prunus.prepare import prepare
 from prunus.racing import stacked
 from prunus.racing.cell import Race, measure
-from prunus.racing.cells import cells_of
+from prunus.racing.cells import cells_of, signal_name
 from prunus.racing.entrant import Apart
 from prunus.racing.examination import Examination
 from prunus.racing.grid import grid
@@ -372,6 +372,28 @@ def test_bad_studies_are_one_clear_error(
 def test_a_study_stands_alone(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(RecipeError, match=said):
         tiny(**{"scaling": STUDY} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": ["dense", "snip", "magnitude"]}, "one sparse method beside dense, got 2"),
+        ({"method": {"gmp": {"update_every": {"each": [2, 4]}}}}, "one sparse method beside dense, got 2"),
+        ({"seed": [0, 1000]}, "seeds must be below 1000, .* got 1000"),
+    ],
+    ids=str,
+)
+def test_cells_that_could_be_taken_for_each_other_are_refused(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        cells_of(tiny(**{"method": "dense", "scaling": STUDY} | changes))
+
+
+def test_what_was_measured_on_other_weights_is_not_remembered_for_these() -> None:
+    (cell,) = cells_of(study("snip"))
+    same = [cells_of(study("snip", {"goal": 0.3}, sparsity=0.5))[0], changed(cell, {"batch_size": 8})]
+    others = [changed(cell, {"model": {"mlp": {"widths": [8]}}}), changed(cell, {"split_seed": 1})]
+    assert {signal_name(one, 3) for one in (cell, *same)} == {signal_name(cell, 3)}
+    assert len({signal_name(cell, 3), signal_name(cell, 4), *(signal_name(one, 3) for one in others)}) == 4
 
 
 def test_compare_leaves_a_study_to_its_own_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ from prunus.data import Data, Labelled, training_stream
 from prunus.loop import Tell
 from prunus.materials import load_data, split_of
 from prunus.prepare import Prepared, Stage, prepare
+from prunus.racing.cells import signal_name
 from prunus.racing.entrant import Apart, Entrant
 from prunus.racing.examination import Examination
 from prunus.racing.grid import grid
@@ -117,7 +118,7 @@ class Race:
         data, train, validation = self.images
         drawn = seed * DRAWS + number if self.settings.draw == "trial" else seed
         recipe = trial_recipe(self.recipe, point, drawn % 2**32)
-        adapt = partial(remembering, path=self.signals / f"{drawn}.safetensors")
+        adapt = partial(remembering, path=self.signals / f"{signal_name(self.recipe, drawn % 2**32)}.safetensors")
         prepared = prepare(recipe, stage=Stage(data, train, validation, train), adapt=adapt)
         _in_order_(prepared, train, recipe.batch_size, seed)
         return Entrant(number, point, prepared, infinite=self.settings.every is None)

@@ -2,6 +2,7 @@
 
 from prunus.recipes import Recipe, single
 from prunus.scaling.metaparameters import setting
+from prunus.settings.scaling import REPEATS
 from prunus.tables import RecipeError
 
 
@@ -10,6 +11,7 @@ def cells_of(recipe: Recipe) -> list[Recipe]:
     scaling = recipe.scaling
     if scaling is None:
         raise RecipeError("scaling needs the key scaling in the recipe, such as scaling.goal=0.02")
+    _check(recipe)
     found = []
     for run in recipe.runs():
         for name, tuned in scaling.optimizers.items():
@@ -18,6 +20,21 @@ def cells_of(recipe: Recipe) -> list[Recipe]:
                 changes = {"optimizer": tuned.optimizer, "batch_size": size, "scaling": own}
                 found.append(run.model_copy(update=changes))
     return found
+
+
+def signal_name(cell: Recipe, seed: int) -> str:
+    """A name for what is measured on the weights that ``seed`` draws, whatever trains them afterwards."""
+    others = {"method": {"dense": {}}, "sparsity": (0.0,), "optimizer": "sgd", "learning_rate": 0.1, "batch_size": 1}
+    return cell.model_copy(update=others | {"steps": 1, "scaling": None, "seed": (seed,)}).name()
+
+
+def _check(recipe: Recipe) -> None:
+    """Raises RecipeError where two cells would be told apart by nothing that a study looks at."""
+    sparse = [run for run in recipe.runs() if single(run).method != "dense" and run.sparsity == recipe.sparsity[:1]]
+    if (several := len([run for run in sparse if run.seed == recipe.seed[:1]])) > 1:
+        raise RecipeError(f"scaling: a study has one sparse method beside dense, got {several}; make a study of each")
+    if (largest := max(recipe.seed)) >= REPEATS:
+        raise RecipeError(f"scaling: seeds must be below {REPEATS}, from where those of repeats begin, got {largest}")
 
 
 def label(cell: Recipe) -> str:

@@ -92,11 +92,14 @@ def fit_best(measured: Sequence[Measurement]) -> Fit:
 def common_sharpness(groups: Sequence[Sequence[Measurement]]) -> float:
     """The likeliest p for several curves together, so that their critical batches compare.
 
-    1 unless that improves the joint log-likelihood by more than 2.
+    1 unless that improves the joint log-likelihood by more than 2; two batch sizes alone tell nothing of it.
     """
+    telling = [group for group in groups if len({one.batch_size for one in group if one.reached}) > 2]
+    if not telling:
+        return 1.0
 
     def cost(log_sharpness: float) -> float:
-        return -sum(fit_censored(group, math.exp(log_sharpness)).log_likelihood for group in groups)
+        return -sum(fit_censored(group, math.exp(log_sharpness)).log_likelihood for group in telling)
 
     found = minimize_scalar(cost, bounds=[math.log(edge) for edge in SHARPNESSES], method="bounded")
     return math.exp(found.x) if cost(0.0) - found.fun > WORTH_A_PARAMETER else 1.0
