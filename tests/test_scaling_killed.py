@@ -92,8 +92,10 @@ def test_of_two_workers_on_postgresql_one_is_killed_and_no_cell_is_lost_or_count
         workers[0].send_signal(signal.SIGKILL)
         workers[0].wait()
         assert workers[1].wait(timeout=500) == 0, (tmp_path / "said.txt").read_text()
-        with create_engine(url).connect() as connection:
+        engine = create_engine(url)
+        with engine.connect() as connection:
             states = connection.execute(text("SELECT state, count(*) FROM trials GROUP BY state")).all()
+        engine.dispose()
     assert len(read_cells(tmp_path / "study")) == CELLS
     counts = {str(state): int(count) for state, count in states}
     assert counts.pop("FAIL", 0) <= 1
