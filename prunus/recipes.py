@@ -23,6 +23,7 @@ from prunus.yaml_text import parsed
 Precision = Literal["32-true", "64-true", "bf16-mixed", "16-mixed"]
 
 # What may be otherwise in the dense run that others begin from; the data, the model and the seed are theirs.
+NESTED = ("search", "learn", "anytime", "scaling")  # keys that hold keys
 OF_WEIGHTS = ("weights", "peak")  # of a network that is there: its file, and its highest rate if no more is known
 OF_START = ("epochs", "steps", "optimizer", "learning_rate", "batch_size", "accumulate", "clip", "label_smoothing")
 
@@ -165,6 +166,8 @@ class Recipe(BaseModel):
             raise ValueError(f"scaling trains from fresh weights to a goal and does not go with {found[0]}; drop that")
         if self.scaling is not None and self.steps is None:
             raise ValueError("scaling needs steps, the budget of each trial, such as steps: 40000")
+        if self.scaling is not None and self.accumulate > 1:
+            raise ValueError(f"scaling measures whole batches; leave accumulate at 1, got {self.accumulate}")
         return self
 
     @field_validator("sparsity", "seed", "epochs")
@@ -403,7 +406,9 @@ def _set(values: dict[str, Any], path: str, value: Any, where: str) -> None:
 
 def _first(error: ValidationError) -> str:
     found = error.errors()[0]
-    where = f"{found['loc'][0]}: " if found["loc"] else ""  # what follows it names alternatives of the type
+    # what follows the key, and names in a nested one, names alternatives of the type
+    nested = [str(part) for part in found["loc"][1:2] if found["loc"][0] in NESTED and isinstance(part, str)]
+    where = f"{'.'.join([str(found['loc'][0]), *nested])}: " if found["loc"] else ""
     message = found["msg"].removeprefix("Value error, ")
     value = "" if "got " in message or not where else f", got {found['input']!r}"
     return f"{where}{message[0].lower() + message[1:]}{value}"

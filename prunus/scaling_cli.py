@@ -139,6 +139,10 @@ def plan(
     from prunus.scaling_plan import print_plan_of_noise, print_plan_of_study
 
     console = Console()
+    if source.is_dir() and (overrides or plugin):
+        raise ValueError("overrides and --plugin are for a recipe; of a study's directory leave them out")
+    if not source.is_dir() and (optimizer or sparsity is not None):
+        raise ValueError("--optimizer and --sparsity choose among a study's curves; of a recipe leave them out")
     if source.is_dir():
         print_plan_of_study(source, worker_batch, console, optimizer=optimizer, sparsity=sparsity, threshold=threshold)
     else:

@@ -72,6 +72,7 @@ def measure_lipschitz(directory: Path, console: Console, *, batch_size: int | No
 
     Each is trained with the best setting of its cell at ``batch_size``, for the steps that this one took.
     """
+    read_cells(directory)  # says it where there are none
     recipe = parse(parsed((directory / "recipe.yaml").read_text(), str(directory / "recipe.yaml")))
     winners = _winners(directory)
     found = []

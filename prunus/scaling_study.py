@@ -12,12 +12,12 @@ from rich.console import Console
 from prunus import ranks
 from prunus.display import Display
 from prunus.loop import Tell
-from prunus.materials import load_data
+from prunus.materials import load_data, split_of
 from prunus.racing.cell import Race, measure
 from prunus.racing.cells import cells_of, label
 from prunus.recipes import Recipe
 from prunus.runs import CHECKPOINT_SECONDS
-from prunus.scaling.records import CELLS, RECORD
+from prunus.scaling.records import CELLS, RECORD, STUDY
 from prunus.scaling.trials import of_plain, steps_to_result
 from prunus.storage import InUseError, alone, write_atomically
 from prunus.study import News, Study, refuse_change
@@ -52,15 +52,14 @@ def run_study(
             study.forget_tasks_()
         write_atomically(directory / "recipe.yaml", yaml.safe_dump(recipe.resolved(), sort_keys=False))
         labels = {cell.name(): label(cell) for cell in cells}
+        write_atomically(directory / STUDY, json.dumps({"cells": list(labels)}))
         console.print(f"{len(cells)} cells on {recipe.data}, in {directory}", soft_wrap=True)
         with Display(console, labels) as display:
             job = study.job(
                 "cells", [(cell.name(), cell) for cell in cells], partial(_measure_one, study=study), labels
             )
             work_off(job, workers, partial(_show, study=study, display=display), partial(_is_lost, study))
-        records = [json.loads(_record(study, cell.name()).read_text()) for cell in cells]
-        write_atomically(directory / "cells.json", json.dumps({"cells": [cell.name() for cell in cells]}))
-    return records
+        return [json.loads(_record(study, cell.name()).read_text()) for cell in cells]
 
 
 def as_published(recipe: Recipe) -> Recipe:
@@ -73,9 +72,9 @@ def as_published(recipe: Recipe) -> Recipe:
 def _check_sizes(recipe: Recipe) -> None:
     """Raises RecipeError for a batch of more images than there are."""
     assert recipe.scaling is not None
-    images = len(load_data(recipe).train)
-    if (largest := max(recipe.scaling.batch_sizes)) > images:
-        raise RecipeError(f"scaling: a batch must not be larger than the {images} training images, got {largest}")
+    train, _ = split_of(recipe, load_data(recipe))
+    if (largest := max(recipe.scaling.batch_sizes)) > len(train):
+        raise RecipeError(f"scaling: a batch must not be larger than the {len(train)} training images, got {largest}")
 
 
 def _record(study: Study, name: str) -> Path:

@@ -1,6 +1,5 @@
 """Races to a goal: equal to a naive twin, cheaper than going on, and the same after a kill."""
 
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +22,7 @@ from prunus.methods import snip
 from prunus.models.simple_cnn import simple_cnn
 from prunus.prepare import prepare
 from prunus.racing import stacked
-from prunus.racing.cell import Race, measure
+from prunus.racing.cell import Race, Searched, _finalists, measure
 from prunus.racing.cells import cells_of, signal_name
 from prunus.racing.entrant import Apart
 from prunus.racing.examination import Examination
@@ -32,7 +31,8 @@ from prunus.racing.heat import Heat
 from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, changed
 from prunus.scaling.metaparameters import setting
-from prunus.scaling.trials import Cell, of_plain, steps_to_result
+from prunus.scaling.records import read_cells
+from prunus.scaling.trials import Cell, Trial, of_plain, steps_to_result
 from prunus.scaling_study import as_published, run_study
 from prunus.sparsifier import sparsify
 from prunus.tables import Builder, RecipeError
@@ -82,8 +82,8 @@ def test_published_evaluations_are_every_hundred_steps() -> None:
     assert list(grid(350, every=100)) == [100, 200, 300, 350]
 
 
-def naive(point: dict[str, float], steps: list[int], goal: int) -> int | None:
-    """The first of ``steps`` at which plain SGD with momentum has at most ``goal`` wrong."""
+def naive(point: dict[str, float], steps: list[int], goal: int) -> tuple[int, int] | None:
+    """The first of ``steps`` at which plain SGD with momentum has at most ``goal`` wrong, and the one before it."""
     train, validation = split(DIGITS.train, 0.1, 0)
     torch.manual_seed(0)
     model = build_model(tiny(), DIGITS, Builder())
@@ -100,7 +100,7 @@ def naive(point: dict[str, float], steps: list[int], goal: int) -> int | None:
             with torch.no_grad():
                 wrong = sum(int((model(images).argmax(1) != labels).sum()) for images, labels in batches)
             if wrong <= goal:
-                return step
+                return step, max((one for one in steps if one < step), default=0)
     return None
 
 
@@ -108,13 +108,14 @@ def test_the_winner_is_that_of_a_naive_twin(tmp_path: Path) -> None:
     cell, _ = measured(tmp_path, study())
     steps, space = list(grid(200, ratio=1.3)), next(iter(study().scaling.optimizers.values())).metaparameters()  # type: ignore[union-attr]
     arrived = {number: naive(setting(space, number), steps, cell.goal) for number in range(4)}
-    best = min(step for step in arrived.values() if step)
+    best = min(found[0] for found in arrived.values() if found)
     winner = steps_to_result(cell)
     assert cell.goal == round(0.2 * 144)
     assert winner is not None
-    assert (winner.steps, winner.number) == min((step, number) for number, step in arrived.items() if step)
+    assert (winner.steps, winner.number) == min((found[0], number) for number, found in arrived.items() if found)
+    assert (winner.steps, winner.before) == arrived[winner.number]
     assert {trial.number for trial in cell.trials if trial.status == "complete"} == {
-        number for number, step in arrived.items() if step == best
+        number for number, found in arrived.items() if found and found[0] == best
     }
 
 
@@ -154,7 +155,7 @@ def test_sparse_trials_score_the_whole_training_set_once(tmp_path: Path) -> None
     recipe = study({"snip": {"allocation": "unfloored"}}, {"goal": 0.7}, include="*", sparsity=0.9)
     runner = race(tmp_path, recipe)
     found = runner.search(runner.tuned.metaparameters(), 0)
-    assert steps_to_result(found) is not None
+    assert steps_to_result(found.cell) is not None
     (path,) = (tmp_path / "signals").iterdir()
     signals, _ = read_tensors(path)
     torch.manual_seed(0)
@@ -280,10 +281,50 @@ def test_a_winner_at_the_edge_widens_the_space(tmp_path: Path) -> None:
     narrow = {"optimizer": {"sgd": {"momentum": 0.9}}, "space": {"learning_rate": {"low": 1e-4, "high": 0.01}}}
     settings = {"optimizers": {"narrow": narrow}, "trials": 3, "widen": 2, "goal": 0.6}
     cell, record = measured(tmp_path, study(scaling=settings))
-    assert [(one["name"], one["side"]) for one in record["widened"]] == [("learning_rate", "high")] * 2
+    assert {(one["name"], one["side"]) for one in record["widened"]} == {("learning_rate", "high")}
+    assert record["wider"]
+    assert record["searched"] == 3 * (1 + len(record["widened"]))
     winner = steps_to_result(cell)
     assert winner is not None
     assert winner.metaparameters["learning_rate"] > 0.01
+
+
+def test_where_a_wider_space_wins_nothing_the_first_counts_and_the_wider_is_given_up(tmp_path: Path) -> None:
+    edge = {"optimizer": {"sgd": {"momentum": 0.9}}, "space": {"learning_rate": {"low": 0.001, "high": 0.2}}}
+    settings = {"optimizers": {"edge": edge}, "trials": 3, "widen": 1}
+    first, alone = measured(tmp_path / "first", study(scaling=settings | {"widen": 0}))
+    cell, record = measured(tmp_path / "wider", study(scaling=settings))
+    winner = steps_to_result(cell)
+    assert winner is not None
+    assert record["widened"]
+    if not record["wider"]:
+        assert cell == first
+    assert record["trained"] <= alone["trained"] + 3 * winner.steps * 32
+
+
+def test_finalists_are_those_that_came_nearest_even_on_a_sample() -> None:
+    trials = [Trial(number, {"learning_rate": 1.0 + number}, "incomplete", 50, 40) for number in range(4)]
+    trials[2] = Trial(2, {"learning_rate": 3.0}, "complete", 50, 40, ((50, 3),))
+    trials[0] = Trial(0, {"learning_rate": 1.0}, "infeasible", 10, 0)
+    found = Searched(Cell("sgd", 0.0, 8, 0, 3, tuple(trials), True), [0.0, 0.5, 0.1, 0.3])
+    assert list(_finalists(found, 2)) == [2, 3]
+
+
+def test_repeats_have_weights_and_an_order_of_their_own(tmp_path: Path) -> None:
+    runner = race(tmp_path, study())
+    point = setting(runner.tuned.metaparameters(), 0)
+    one, other = (runner._entrant(0, point, seed).prepared for seed in (0, 1000))
+    assert not torch.equal(one.model.linear1.weight, other.model.linear1.weight)  # type: ignore[union-attr, arg-type]
+    assert not torch.equal(next(one.stream)[1], next(other.stream)[1])
+
+
+def test_near_the_goal_a_sample_does_not_decide() -> None:
+    images = DIGITS.train.select(torch.arange(400))
+    examination = Examination(images, DIGITS, goal=40, screen=100)
+    for share, seen in ((0.15, True), (0.35, False)):  # the goal is 0.1, three deviations of a sample 0.09
+        count = lambda batches, share=share: torch.tensor([round(share * sum(len(y) for _, y in batches))])  # noqa: E731
+        assert (examination.of_each(count, 1) != [None]) == seen
+        assert examination.errors == pytest.approx([share], abs=0.01)
 
 
 def test_repeats_race_the_best_settings_from_other_seeds(tmp_path: Path) -> None:
@@ -344,9 +385,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"optimizers": {"own": {"space": {"learning_rate": {"low": 1.0, "high": 0.1}}}}}, "low < high, got 1.0 to 0.1"),
     ({"optimizers": {"own": {"space": {"end_factor": None}}}}, "needs learning_rate, decay_steps and end_factor"),
-    ({"goal": 1.5}, "scaling"),
+    ({"goal": 1.5}, "scaling.goal: "),
     ({"batch_sizes": [8, 8]}, "different numbers of examples"),
-    ({"batch_sizes": [2000]}, "must not be larger than the 1437 training images, got 2000"),
+    ({"batch_sizes": [2000]}, "must not be larger than the 1293 training images, got 2000"),
 ]
 
 
@@ -366,6 +407,7 @@ def test_bad_studies_are_one_clear_error(
         ({"steps": None, "epochs": 1}, "scaling needs steps, the budget of each trial"),
         ({"anytime": {"megabatches": 2}}, "does not go with anytime"),
         ({"start": {"epochs": 1}}, "does not go with start"),
+        ({"accumulate": 2}, "leave accumulate at 1, got 2"),
     ],
     ids=str,
 )
@@ -407,6 +449,8 @@ def test_a_study_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert [record["cell"]["batch_size"] for record in records] == [32, 64]
     monkeypatch.setattr(Heat, "run_", lambda self: pytest.fail("it runs again"))
     assert run_study(recipe, tmp_path, Console(quiet=True)) == records
-    assert sorted(json.loads((tmp_path / "cells.json").read_text())["cells"]) == sorted(
-        path.name for path in (tmp_path / "cells").iterdir()
-    )
+    monkeypatch.undo()
+    other = run_study(changed(recipe, {"scaling.goal": 0.4}), tmp_path, Console(quiet=True))
+    assert len(list((tmp_path / "cells").iterdir())) == 4
+    assert {record["cell"]["goal"] for record in read_cells(tmp_path)} == {round(0.4 * 144)}
+    assert len(read_cells(tmp_path)) == len(other)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prunus import checkpoints
 from prunus.data import Data, Labelled, training_stream
@@ -21,10 +21,10 @@ from prunus.racing.remembered import remembering
 from prunus.racing.stacked import Stacked, worthwhile
 from prunus.racing.trial_recipe import trial_recipe
 from prunus.recipes import Recipe, single
-from prunus.scaling.metaparameters import Space, at_edges, setting
-from prunus.scaling.trials import Cell, Trial, goal_count, of_plain, steps_to_result
+from prunus.scaling.metaparameters import AtEdge, Space, at_edges, setting
+from prunus.scaling.records import FORMAT
+from prunus.scaling.trials import REPEATS, Cell, Trial, goal_count, of_plain, steps_to_result
 from prunus.settings import Scaling
-from prunus.settings.scaling import REPEATS
 from prunus.storage import write_atomically
 
 MARGIN = 0.1  # of a range, that counts as its edge
@@ -57,18 +57,24 @@ class Race:
         data = load_data(self.recipe)
         return data, *split_of(self.recipe, data)
 
-    def search(self, space: Space, number: int) -> Cell:
-        """All trials in ``space``, which is the one widened ``number`` times."""
+    def search(self, space: Space, number: int, until: int | None = None) -> "Searched":
+        """All trials in ``space``, which is the one widened ``number`` times; given up ``until`` so many steps."""
         settings = self.settings
         points = {one: setting(space, one, settings.points) for one in range(settings.trials)}
         heats = [points] if settings.race else [{one: point} for one, point in points.items()]
-        trials = [trial for heat in heats for trial in self._heat(heat, f"search-{number}-{min(heat)}", self.run.seed)]
-        return self._cell(trials, self.run.seed)
+        told = [self._heat(heat, f"search-{number}-{min(heat)}", self.run.seed, until) for heat in heats]
+        trials = [trial for cell, _ in told for trial in cell.trials]
+        return Searched(self._cell(trials, self.run.seed), [error for _, errors in told for error in errors])
 
     def repeat(self, finalists: Points, number: int) -> Cell:
         """The ``finalists`` again, from other weights and with another order of the data."""
         seed = self.run.seed + REPEATS * number
-        return self._cell(self._heat(finalists, f"repeat-{number}", seed), seed)
+        return self._heat(finalists, f"repeat-{number}", seed).cell
+
+    def searched(self) -> int:
+        """How many trials there were, repeats left out."""
+        told = [json.loads(path.read_text()) for path in self.home.glob("heats/search-*.json")]
+        return sum(len(one["errors"]) for one in told)
 
     def cost(self) -> dict[str, Any]:
         """What all heats together took: examples trained on and evaluated, seconds."""
@@ -91,20 +97,21 @@ class Race:
         assert steps is not None
         return steps if examples is None else min(steps, max(1, examples // self.recipe.batch_size))
 
-    def _heat(self, points: Points, name: str, seed: int) -> tuple[Trial, ...]:
+    def _heat(self, points: Points, name: str, seed: int, until: int | None = None) -> "Searched":
         path = self.home / "heats" / f"{name}.json"
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(self._run_heat(points, name, seed)))
+            write_atomically(path, json.dumps(self._run_heat(points, name, seed, until or self._budget)))
             checkpoints.remove(self.home / "checkpoints" / name)
-        return of_plain(json.loads(path.read_text())["cell"]).trials
+        told = json.loads(path.read_text())
+        return Searched(of_plain(told["cell"]), told["errors"])
 
-    def _run_heat(self, points: Points, name: str, seed: int) -> dict[str, Any]:
+    def _run_heat(self, points: Points, name: str, seed: int, budget: int) -> dict[str, Any]:
         data, _, validation = self.images
         settings = self.settings
         entrants = [self._entrant(number, point, seed) for number, point in points.items()]
         examination = Examination(validation.to(entrants[0].prepared.device), data, self._goal, settings.screen)
-        steps = grid(self._budget, every=settings.every, ratio=settings.ratio)
+        steps = grid(budget, every=settings.every, ratio=settings.ratio)
         folder = self.home / "checkpoints" / name
         stacked = settings.every is None and worthwhile(entrants, self.recipe.batch_size)
         field = (Stacked if stacked else Apart)(entrants, examination)
@@ -112,7 +119,8 @@ class Race:
         heat.run_()
         cell = self._cell([entrant.trial() for entrant in entrants], seed)
         trained = sum(entrant.at for entrant in entrants) * self.recipe.batch_size
-        return {"cell": cell.to_plain(), "trained": trained, "evaluated": examination.seen, "seconds": heat.seconds}
+        cost = {"trained": trained, "evaluated": examination.seen, "seconds": heat.seconds}
+        return {"cell": cell.to_plain(), "errors": [entrant.error for entrant in entrants], **cost}
 
     def _entrant(self, number: int, point: Mapping[str, float], seed: int) -> Entrant:
         data, train, validation = self.images
@@ -124,46 +132,60 @@ class Race:
         return Entrant(number, point, prepared, infinite=self.settings.every is None)
 
 
-def measure(race: Race) -> dict[str, Any]:
-    """The record of a cell: its last search, where it was widened, and its repeats; those of `trials` as plain values.
+class Searched(NamedTuple):
+    """A cell and, of each of its trials, the share that it last got wrong, of all images or of a sample."""
 
-    Where the best setting lies at the edge of its space and meets the goal no sooner in a wider one, the first counts.
+    cell: Cell
+    errors: Sequence[float]
+
+
+def measure(race: Race) -> dict[str, Any]:
+    """The record of a cell: the search that found the fewest steps, and its repeats; those of `trials` as plain values.
+
+    Where the best setting lies at the edge of its space a wider one is searched too, as long as it may win. ``widened``
+    says which ranges, ``wider`` whether the trials are those of the wider space, ``searched`` how many there were.
     """
-    space, widened = race.tuned.metaparameters(), list[dict[str, Any]]()
-    found = race.search(space, 0)
+    found, widened, wider = race.search(race.tuned.metaparameters(), 0), list[dict[str, Any]](), False
+    space = race.tuned.metaparameters()
     for number in range(1, race.settings.widen + 1):
-        best = steps_to_result(found)
-        margin = max(MARGIN, 1.5 / race.settings.trials)  # beyond which few trials have no point
-        edges = at_edges(space, best.metaparameters, margin=margin) if best else ()
-        if best is None or not edges:
+        best = steps_to_result(found.cell)
+        edges = _edges(space, best, race.settings.trials)
+        if best is None or not edges or not best.before:
             break
         space = {**space, **{edge.name: edge.widened for edge in edges}}
-        again = race.search(space, number)
         widened += [{"name": edge.name, "side": edge.side, "value": edge.value} for edge in edges]
-        winner = steps_to_result(again)
-        if winner is None or winner.steps >= best.steps:
+        again = race.search(space, number, until=best.before)
+        if steps_to_result(again.cell) is None:
             break
-        found = again
-    numbers = range(1, race.settings.repeats + 1) if steps_to_result(found) else ()
-    repeats = [race.repeat(_finalists(found, race.settings), number) for number in numbers]
+        found, wider = again, True
+    numbers = range(1, race.settings.repeats + 1) if steps_to_result(found.cell) else ()
+    finalists = _finalists(found, race.settings.finalists)
     return {
-        "format": "prunus-cell/1",
-        "cell": found.to_plain(),
+        "format": FORMAT,
+        "cell": found.cell.to_plain(),
         "widened": widened,
-        "repeats": [one.to_plain() for one in repeats],
+        "wider": wider,
+        "searched": race.searched(),
+        "repeats": [race.repeat(finalists, number).to_plain() for number in numbers],
         **race.cost(),
     }
 
 
-def _finalists(cell: Cell, settings: Scaling) -> Points:
+def _edges(space: Space, best: Trial | None, trials: int) -> tuple[AtEdge, ...]:
+    """Where the best of so many trials lies at an edge: few trials have no point near it."""
+    return at_edges(space, best.metaparameters, margin=min(0.4, max(MARGIN, 1.5 / trials))) if best else ()
+
+
+def _finalists(found: Searched, count: int) -> Points:
     """The best settings: those that met the goal first, then those that came nearest to it."""
 
-    def nearness(trial: Trial) -> tuple[bool, int, int]:
-        wrong = min((wrong for _, wrong in trial.curve), default=10**12)
-        return trial.status != "complete", trial.steps if trial.status == "complete" else wrong, trial.number
+    def nearness(told: tuple[Trial, float]) -> tuple[bool, float, int]:
+        trial, error = told
+        complete = trial.status == "complete"
+        return not complete, trial.steps if complete else error, trial.number
 
-    best = sorted((trial for trial in cell.trials if trial.status != "infeasible"), key=nearness)
-    return {trial.number: trial.metaparameters for trial in best[: settings.finalists]}
+    feasible = [told for told in zip(found.cell.trials, found.errors, strict=True) if told[0].status != "infeasible"]
+    return {trial.number: trial.metaparameters for trial, _ in sorted(feasible, key=nearness)[:count]}
 
 
 def _in_order_(prepared: Prepared, train: Labelled, batch_size: int, seed: int) -> None:

@@ -2,7 +2,7 @@
 
 from prunus.recipes import Recipe, single
 from prunus.scaling.metaparameters import setting
-from prunus.settings.scaling import REPEATS
+from prunus.scaling.trials import REPEATS
 from prunus.tables import RecipeError
 
 

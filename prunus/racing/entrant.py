@@ -18,8 +18,8 @@ from prunus.training import NonFiniteLossError, Step
 class Entrant:
     """A trial of ``number``, after ``at`` steps and, at its last but one evaluation, after ``before``.
 
-    Its ``status`` is None while it goes on. ``infinite`` losses make it infeasible as NaN does, or are borne as in the
-    published code.
+    Its ``status`` is None while it goes on, ``error`` the share that it last got wrong, of all images or of a sample.
+    ``infinite`` losses make it infeasible as NaN does, or are borne as in the published code.
     """
 
     number: int
@@ -29,6 +29,7 @@ class Entrant:
     at: int = 0
     before: int = 0
     curve: list[tuple[int, int]] = field(default_factory=list)
+    error: float = 1.0
     status: Status | None = None
     _steps: Iterator[Step] | None = field(default=None, init=False, repr=False)
 
@@ -52,11 +53,13 @@ class Entrant:
 
     def state_dict(self) -> dict[str, Any]:
         """How far the trial is."""
-        return {"at": self.at, "before": self.before, "status": self.status, "curve": self.curve}
+        told = {"at": self.at, "before": self.before, "status": self.status, "curve": self.curve}
+        return told | {"error": self.error}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`."""
         self.at, self.before, self.status = state["at"], state["before"], state["status"]
+        self.error = state["error"]
         self.curve = [(step, wrong) for step, wrong in state["curve"]]
 
     def finite_after_(self, step: int) -> bool:
@@ -81,6 +84,7 @@ class Apart:
         for entrant in going(self.entrants):
             finite = entrant.finite_after_(step)
             wrong = self.examination(entrant.prepared.training.model) if finite else None
+            entrant.error = self.examination.errors[0] if finite else 1.0
             entrant.told_(step, self.examination.goal, finite=finite, wrong=wrong)
 
     def state_dict(self) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Examination:
     goal: int
     screen: int = 0
     seen: int = field(default=0, init=False)
+    errors: list[float] = field(default_factory=list, init=False)  # the last of each, of as many images as were seen
 
     def __post_init__(self) -> None:
         places = torch.arange(len(self.images))
@@ -44,11 +45,13 @@ class Examination:
         (size, batches), *rest = self._parts
         wrong = count(batches)
         self.seen += size * networks
+        self.errors = [one / size for one in wrong.tolist()]
         hopeful = [not rest or one <= self._hopeless() for one in wrong.tolist()]
         if rest and any(hopeful):
             ((size, batches),) = rest
             wrong = wrong + count(batches)
             self.seen += size * networks
+            self.errors = [one / len(self.images) for one in wrong.tolist()]
         return [one if near else None for one, near in zip(wrong.tolist(), hopeful, strict=True)]
 
     def _hopeless(self) -> float:

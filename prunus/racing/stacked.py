@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call, grad_and_value, vmap
 
 from prunus.cadence import Once
@@ -30,13 +30,13 @@ def worthwhile(entrants: Sequence[Entrant], batch_size: int) -> bool:
     """Whether the entrants are faster in a stack, and can be in one."""
     accelerated = entrants[0].prepared.device.type != "cpu"
     fast = len(entrants) > 1 and (accelerated or batch_size <= SMALL)
-    return fast and all(stackable(entrant.prepared) for entrant in entrants)
+    return fast and all(stackable(entrant.prepared) for entrant in entrants) and _goes_forward(entrants[0].prepared)
 
 
 def stackable(prepared: Prepared) -> bool:
     """Whether a stack computes what this training does.
 
-    Plain SGD with or without momentum, in float32; masks that never change after the start; no buffers and no dropout.
+    Plain SGD with or without momentum, in float32; masks that never change after the start; no buffers.
     """
     model, training = unwrap(prepared.model), prepared.training
     optimizer, sparsifier = training.optimizer, prepared.sparsifier
@@ -46,10 +46,9 @@ def stackable(prepared: Prepared) -> bool:
     still = sparsifier is None or (
         isinstance(sparsifier.method, Masked) and sparsifier.method.cadence == Once(0.0) and sparsifier.changes == 1
     )
-    drawn = any(isinstance(module, nn.modules.dropout._DropoutNd) for module in model.modules())
     exact = next(model.parameters()).dtype == torch.float32 and prepared.precision.precision == "32-true"
     alone = training.accumulate == 1 and training.clip is None
-    return plain and sgd and still and exact and alone and not drawn and not list(model.buffers())
+    return plain and sgd and still and exact and alone and not list(model.buffers())
 
 
 @dataclass
@@ -92,7 +91,8 @@ class Stacked:
             losses = self._step_()
         finite = torch.isfinite(losses).tolist()
         wrong = self.examination.of_each(self._wrong, len(self.inside))
-        for entrant, feasible, count in zip(self.inside, finite, wrong, strict=True):
+        for entrant, feasible, count, error in zip(self.inside, finite, wrong, self.examination.errors, strict=True):
+            entrant.error = error if feasible else 1.0
             entrant.told_(step, self.examination.goal, finite=feasible, wrong=count)
 
     def state_dict(self) -> dict[str, Any]:
@@ -160,6 +160,19 @@ class Stacked:
         counts = [(answer(self.weights, (inputs,)).argmax(2) != labels).sum(1) for inputs, labels in batches]
         self.model.train()
         return torch.stack(counts).sum(0)
+
+
+def _goes_forward(prepared: Prepared) -> bool:
+    """Whether two copies of the network go forward as a stack: not where it draws numbers, or looks at its values."""
+    model = unwrap(prepared.model)
+    weights = {name: torch.stack([weight.detach()] * 2) for name, weight in model.named_parameters()}
+    inputs = torch.zeros(1, *prepared.data.input_shape, device=prepared.device)
+    with torch.no_grad():
+        try:
+            vmap(partial(functional_call, model), in_dims=(0, None))(weights, (inputs,))
+        except RuntimeError:
+            return False
+    return True
 
 
 def _schedule(prepared: Prepared) -> Schedule:

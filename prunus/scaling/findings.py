@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from prunus.scaling.censored import common_sharpness, measurements
 from prunus.scaling.ratios import Ratios, ratios, steps_ratio
-from prunus.scaling.trials import Cell, by_curve, steps_to_result
+from prunus.scaling.trials import REPEATS, Cell, by_curve, steps_to_result
 from prunus.scaling.uncertainty import CurveEstimate, Estimate, estimate_over_seeds, estimate_over_trials
 
 RESAMPLES = 100
@@ -31,16 +31,27 @@ class Finding:
 def findings(cells: Sequence[Cell]) -> list[Finding]:
     """All curves of a study that met its goal at two batch sizes or more, dense first within each optimizer.
 
-    Those of one optimizer share the sharpness of their bend, so that critical batches compare. Intervals are over seeds
-    where every curve of the optimizer has three, else over trials.
+    Those of one optimizer share the sharpness of their bend, so that critical batches compare. A search takes the best
+    of many trials, which flatters it, so curves are those of the repeats alone where every curve of the optimizer has
+    three seeds of them; else of the searches, with intervals over three seeds or more, or over trials.
     """
     curves = {key: found for key, found in by_curve(cells).items() if _sizes_met(found) > 1}
     found: list[Finding] = []
     for optimizer in dict.fromkeys(name for name, _ in curves):
-        own = {key: found for key, found in curves.items() if key[0] == optimizer}
+        whole = {key: found for key, found in curves.items() if key[0] == optimizer}
+        own = judged(whole)
         estimates = _estimates(own)
-        found += [_finding(key, own, estimates) for key in sorted(own, key=lambda key: key[1])]
+        found += [_finding(key, whole[key], own, estimates) for key in sorted(own, key=lambda key: key[1])]
     return found
+
+
+def judged(own: Mapping[Key, tuple[Cell, ...]]) -> Mapping[Key, tuple[Cell, ...]]:
+    """Of the curves of an optimizer the cells that they are fitted to: those of repeats, or those of searches."""
+    repeats = {key: tuple(cell for cell in cells if cell.seed >= REPEATS) for key, cells in own.items()}
+    if all(len(_seeds(cells)) > 2 for cells in repeats.values()):
+        return repeats
+    searches = {key: tuple(cell for cell in cells if cell.seed < REPEATS) for key, cells in own.items()}
+    return {key: cells for key, cells in searches.items() if _sizes_met(cells) > 1}
 
 
 def _estimates(own: Mapping[Key, tuple[Cell, ...]]) -> dict[Key, CurveEstimate]:
@@ -53,14 +64,16 @@ def _estimates(own: Mapping[Key, tuple[Cell, ...]]) -> dict[Key, CurveEstimate]:
     return {key: estimate_over_trials(cells, sharpness, resamples=RESAMPLES) for key, cells in own.items()}
 
 
-def _finding(key: Key, own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[Key, CurveEstimate]) -> Finding:
+def _finding(
+    key: Key, cells: tuple[Cell, ...], own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[Key, CurveEstimate]
+) -> Finding:
     optimizer, sparsity = key
     dense = (optimizer, 0.0)
     if sparsity == 0.0 or dense not in own:
-        return Finding(optimizer, sparsity, own[key], estimates[key], None, None)
+        return Finding(optimizer, sparsity, cells, estimates[key], None, None)
     pairs = estimates[key].curves.keys() & estimates[dense].curves.keys()
     to_dense = ratios(estimates[key], estimates[dense]) if len(pairs) > 1 else None
-    return Finding(optimizer, sparsity, own[key], estimates[key], to_dense, paired_steps(own[key], own[dense]))
+    return Finding(optimizer, sparsity, cells, estimates[key], to_dense, paired_steps(own[key], own[dense]))
 
 
 def paired_steps(sparse: Sequence[Cell], dense: Sequence[Cell]) -> Estimate | None:

@@ -10,6 +10,7 @@ from prunus.scaling.metaparameters import LINEAR_DECAY, FromOne, Logarithmic, Me
 from prunus.scaling.trials import Cell, of_plain
 
 CELLS, RECORD, FORMAT = "cells", "cell.json", "prunus-cell/1"
+STUDY = "cells.json"  # the names of the cells of a study
 # how a range is spread that is not one of rates
 KINDS: Mapping[str, type[FromOne | Whole]] = {"momentum": FromOne, "decay_steps": Whole}
 
@@ -29,11 +30,14 @@ def place(cell: Cell) -> Place:
 
 
 def read_cells(directory: Path) -> list[dict[str, Any]]:
-    """The records of a study's cells, those that are done.
+    """The records of the cells of the study that was run last in ``directory``, those that are done.
 
     Raises ValueError where there is none, or one of another format.
     """
+    told = directory / STUDY
+    names = json.loads(told.read_text(encoding="utf-8"))["cells"] if told.is_file() else None
     paths = sorted((directory / CELLS).glob(f"*/{RECORD}"))
+    paths = [path for path in paths if names is None or path.parent.name in names]  # not those of a recipe before
     records = {path: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     if not records:
         raise ValueError(f"{directory} must hold cells that are done, and has none; prunus scaling run makes them")

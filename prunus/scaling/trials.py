@@ -6,6 +6,7 @@ from typing import Any, Literal, cast
 
 Status = Literal["complete", "incomplete", "infeasible"]
 Plain = dict[str, Any]  # what JSON holds
+REPEATS = 1000  # the seeds of repeats: that of the search, and so much more for each
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class Worth:
     """The rows, and up to which batch size and how many ``workers`` the efficiency stays at ``threshold`` or above.
 
     ``workers`` is whole in its value and its bounds, 0 where the batch of one worker is too large already; ``at_most``
-    is the row of so many, or of one. ``measured`` is the largest batch size that met the goal, beyond which all is
-    extrapolated; None where only the noise scale is known.
+    is the row of so many, or of one. ``measured`` are the smallest and the largest batch size that met the goal, beyond
+    which all is extrapolated; None where only the noise scale is known.
     """
 
     rows: tuple[Row, ...]
@@ -43,12 +43,17 @@ class Worth:
     workers: Estimate
     at_most: Row
     threshold: float
-    measured: int | None
+    measured: tuple[int, int] | None
 
     @property
     def sentence(self) -> str:
         """What a person wants to know before renting machines."""
         batch = self.at_most.batch_size // self.at_most.workers
+        if self.measured is not None and self.batch_size.value < self.measured[0]:
+            return (
+                f"The bend lies below the smallest batch that was measured, {self.measured[0]}: from there on the "
+                f"efficiency is below {self.threshold:.0%}, and where it is not, this study does not know."
+            )
         if self.workers.value < 1:
             return (
                 f"A batch of {batch} per worker is too large already, with an efficiency of "
@@ -69,9 +74,9 @@ class Worth:
 
     @property
     def _extrapolation(self) -> str:
-        if self.measured is None or self.at_most.batch_size <= self.measured:
+        if self.measured is None or self.at_most.batch_size <= self.measured[1]:
             return ""
-        return f" This is an extrapolation: the largest batch that was measured is {self.measured}."
+        return f" This is an extrapolation: the largest batch that was measured is {self.measured[1]}."
 
 
 def worth(estimate: CurveEstimate, worker_batch: int, *, workers: Sequence[int] = (), threshold: float = HALF) -> Worth:
@@ -86,7 +91,9 @@ def worth(estimate: CurveEstimate, worker_batch: int, *, workers: Sequence[int] 
         steps = estimate.of(lambda curve: curve(batch))
         return steps, _scaled(steps, batch)
 
-    return _Ask(critical, sharpness, worker_batch, threshold).answer(workers, totals, estimate.fit.largest)
+    return _Ask(critical, sharpness, worker_batch, threshold).answer(
+        workers, totals, (estimate.fit.smallest, estimate.fit.largest)
+    )
 
 
 def worth_of_noise(
@@ -111,7 +118,7 @@ class _Ask:
     worker_batch: int
     threshold: float
 
-    def answer(self, workers: Sequence[int], totals: Totals, measured: int | None) -> Worth:
+    def answer(self, workers: Sequence[int], totals: Totals, measured: tuple[int, int] | None) -> Worth:
         batch_size = self._read(lambda curve: curve.batch_at(self.threshold))
         most = Estimate(*map(self._workers, (batch_size.value, batch_size.low, batch_size.high)))
         counts = [*(workers or _doubling(most.value)), max(1, int(most.value))]

@@ -8,9 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from prunus.scaling.metaparameters import LINEAR_DECAY, Logarithmic, Metaparameter, Space
 from prunus.scaling.records import KINDS
 from prunus.scaling.sobol import Variant
+from prunus.scaling.trials import REPEATS
 from prunus.tables import RecipeError, unknown
-
-REPEATS = 1000  # the seeds of repeats: the study's own, and so much more for each
 
 
 class Tuned(BaseModel):
