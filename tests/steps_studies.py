@@ -28,7 +28,7 @@ Steps = Callable[[Curve, int, int], float]
 
 def exact(curve: Curve, batch: int, number: int) -> float:
     """The steps on the curve; of repeats a little more or fewer at all batch sizes alike."""
-    return curve(batch) * (1.0, 1.04, 0.97)[number]
+    return curve(batch) * (1.0, 1.0, 1.04, 0.97)[number]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Made:
     curves: Mapping[tuple[str, float], Curve] = field(default_factory=lambda: CURVES)
     batches: tuple[int, ...] = BATCHES
     steps: Steps = exact
-    repeats: int = 2
+    repeats: int = 3
     trials: int = 4
     without: tuple[tuple[str, float, int], ...] = ()
     unmet: tuple[tuple[str, float, int], ...] = ()

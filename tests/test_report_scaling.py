@@ -95,7 +95,7 @@ def test_the_plot_data_have_the_columns_that_others_read(results: ScalingResults
 
 def test_repeats_stand_beside_their_search(results: ScalingResults) -> None:
     found = row(cell_cells(results), optimizer="sgd", requested="0 %", batch="64")
-    assert (found["steps"], found["after"], found["again"]) == ("200", "199", "208; 194")
+    assert (found["steps"], found["after"], found["again"]) == ("200", "199", "200; 208; 194")
 
 
 def test_cost_is_summed_by_curve(results: ScalingResults) -> None:
@@ -135,11 +135,11 @@ def test_best_settings_and_fewer_trials(results: ScalingResults) -> None:
 def test_other_goals_come_from_stored_curves(results: ScalingResults) -> None:
     own = row(goal_rows(results), optimizer="sgd", sparsity=0.0, goal=GOAL, batch_size=64)
     easier = row(goal_rows(results), optimizer="sgd", sparsity=0.0, goal=2 * GOAL, batch_size=64)
-    assert own["steps"] == pytest.approx((200 * 208 * 194) ** (1 / 3))
-    assert easier["steps"] == pytest.approx((198 * 206 * 192) ** (1 / 3))
+    assert own["steps"] == pytest.approx((200 * 200 * 208 * 194) ** (1 / 4))
+    assert easier["steps"] == pytest.approx((198 * 198 * 206 * 192) ** (1 / 4))
     assert set(goal_rows(results)["goal"]) == {20, 22, 25, 30, 40}  # nothing tells of a harder one
     text = row(goal_cells(results), optimizer="sgd", requested="90 %", **{"wrong at most": "20 (the study's)"})
-    assert text["cells that can tell"] == "18 of 18"
+    assert text["cells that can tell"] == "24 of 24"
     assert text["steps over dense"].endswith(", above 1")
 
 
@@ -229,7 +229,7 @@ def test_steps_off_the_curve_contradict_the_regions(tmp_path: Path) -> None:
     [
         (lambda batch, number: 1.0, "supported"),
         (lambda batch, number: 0.1, "contradicted"),
-        (lambda batch, number: (1.0, 3.0, 0.1)[number], "not decided"),
+        (lambda batch, number: (1.0, 1.0, 3.0, 0.1)[number], "not decided"),
         (lambda batch, number: 0.3 if batch == 64 else 1.0, "not decided"),
     ],
 )

@@ -29,8 +29,8 @@ from prunus.report.scaling_wording import headline, sentences
 INTERVALS = (
     "Intervals are at 95 %: over seeds, by Student's t in the logarithms, where every curve of an optimizer has three, "
     'else over resamples of the trials, which miss the noise of other weights. "Not decided": the interval contains '
-    "1. The first seed is the one that was searched, whose best is the best of many and flatters it a little. "
-    "Sparsity is the fraction of zeros among the prunable weights."
+    "1. Where there are three repeats of the best settings, curves are fitted to them alone: the search takes the best "
+    "of many trials, which flatters it. Sparsity is the fraction of zeros among the prunable weights."
 )
 CLAIMED = "What this study says of the five findings of Lee et al. 2021."
 RULES = (

@@ -96,7 +96,7 @@ def fit_row(found: Finding) -> dict[str, Any]:
         **{key: value for name, number in numbers.items() for key, value in plain(name, number).items()},
         "sharpness": estimate.fit.curve.sharpness,
         "spread": estimate.fit.spread,
-        "seeds": len({cell.seed for cell in found.cells}),
+        "seeds": len(found.estimate.curves) if found.estimate.over == "seeds" else 1,
         "intervals_over": estimate.over,
         "bend_was_measured": estimate.fit.bend_was_measured,
         "smallest": estimate.fit.smallest,
