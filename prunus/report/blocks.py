@@ -38,10 +38,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Folded:
-    """A table that shows when asked for."""
+    """A table or a plot that shows when asked for."""
 
     summary: str
-    table: Table
+    content: Table | Plot
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,10 @@ class Document:
 
     def plots(self) -> Iterator[Plot]:
         """All plots, in order."""
-        yield from (block for block in self._blocks(self.sections) if isinstance(block, Plot))
+        for block in self._blocks(self.sections):
+            inside = block.content if isinstance(block, Folded) else block
+            if isinstance(inside, Plot):
+                yield inside
 
     def tables(self) -> Iterator[Table]:
         """All tables that have a file, in order."""

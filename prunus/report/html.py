@@ -69,7 +69,7 @@ def _(content: Code) -> Markup:
 
 @block.register
 def _(content: Folded) -> Markup:
-    return Markup("<details>\n<summary>{}</summary>\n{}\n</details>").format(content.summary, block(content.table))
+    return Markup("<details>\n<summary>{}</summary>\n{}\n</details>").format(content.summary, block(content.content))
 
 
 @block.register

@@ -45,7 +45,7 @@ def _(content: Table) -> str:
 
 @block.register
 def _(content: Folded) -> str:
-    return f"<details>\n<summary>{content.summary}</summary>\n\n{block(content.table)}\n\n</details>"
+    return f"<details>\n<summary>{content.summary}</summary>\n\n{block(content.content)}\n\n</details>"
 
 
 @block.register

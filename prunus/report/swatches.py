@@ -14,6 +14,7 @@ MARKERS: Mapping[str, str] = {
     "v": "M13 8L16 2H10z",
     "D": "M13 1.2L16.8 5L13 8.8L9.2 5z",
     "P": "M12 2h2v2h2v2h-2v2h-2v-2h-2v-2h2z",
+    "*": "M13 .4L14.2 3.6L17.6 3.7L14.9 5.8L15.8 9L13 7.1L10.2 9L11.1 5.8L8.4 3.7L11.8 3.6z",
     "X": "M11.5 2L13 3.5L14.5 2L16 3.5L14.5 5L16 6.5L14.5 8L13 6.5L11.5 8L10 6.5L11.5 5L10 3.5z",
 }
 DASHES: Mapping[Line, str] = {"-": "", "--": "5 2", "-.": "6 2 1.4 2", ":": "1.4 2"}
@@ -34,3 +35,9 @@ def square(colour: str) -> str:
 def ring(colour: str) -> str:
     """A hollow dot."""
     return f'<svg viewBox="0 0 26 10"><circle cx="20" cy="5" r="3" style="fill: none; stroke: {colour}"/></svg>'
+
+
+def mark(marker: str, colour: str, *, hollow: bool = False) -> str:
+    """A marker alone."""
+    style = f"fill: none; stroke: {colour}; stroke-width: 1.1" if hollow else f"fill: {colour}"
+    return f'<svg viewBox="0 0 26 10"><path d="{MARKERS[marker]}" style="{style}"/></svg>'

@@ -3,20 +3,26 @@
 from pathlib import Path
 
 import pandas as pd
-from rich.box import HORIZONTALS
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from prunus.report import attention
 from prunus.report.anytime import COST, anytime_cells
 from prunus.report.cells import SIZE, SPEED, main_cells
 from prunus.report.results import read
 from prunus.report.retraining import retraining_cells
+from prunus.report.scaling_results import is_scaling
+from prunus.report.scaling_terminal import print_findings
+from prunus.report.text_table import rich_table
 
 
 def print_table(directory: Path, console: Console) -> None:
-    """Prints the main table of the study in ``directory``, as scores, size and speed, then others and warnings."""
+    """Prints the main table of the study in ``directory``, as scores, size and speed, then others and warnings.
+
+    Of a steps-to-result study its findings, see `print_findings`.
+    """
+    if is_scaling(directory):
+        print_findings(directory, console)
+        return
     results = read(directory)
     cells = main_cells(results)
     # in three parts: all columns at once do not fit a terminal
@@ -39,17 +45,3 @@ def print_table(directory: Path, console: Console) -> None:
 def unmarked(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells without the marks of what is bold elsewhere."""
     return cells.replace(r"\*\*", "", regex=True)
-
-
-def rich_table(cells: pd.DataFrame, title: str) -> Table:
-    """A table with a line between requested sparsities, each named once."""
-    table = Table(title=title, title_justify="left", box=HORIZONTALS, padding=(0, 1, 0, 0))
-    for name in cells.columns:
-        # folded, never cut: a narrow terminal must not swallow a 'no gain'
-        table.add_column(name, overflow="fold")
-    first = cells["requested"] != cells["requested"].shift()
-    last = cells["requested"] != cells["requested"].shift(-1)
-    rows = cells.assign(requested=cells["requested"].where(first, ""))
-    for row, end in zip(rows.to_numpy().tolist(), last, strict=True):
-        table.add_row(*map(escape, row), end_section=bool(end))
-    return table

@@ -8,6 +8,8 @@ from prunus.report.drawing import composed
 from prunus.report.html import html
 from prunus.report.markdown import markdown
 from prunus.report.results import read
+from prunus.report.scaling_results import is_scaling
+from prunus.report.scaling_study import scaling_document
 from prunus.report.side_by_side import studies_document
 from prunus.report.study import study_document
 from prunus.storage import write_atomically
@@ -19,10 +21,26 @@ def write_report(*directories: Path, out: Path | None = None) -> Path:
     Into ``out``; by default the study's own directory, or ``report`` below the current one for several. Beside
     ``report.html``, which needs no other file: ``report.md``, and per plot an SVG and a CSV with what it shows. The
     same results give the same bytes. A ValueError where a directory holds no finished run.
+
+    A directory of cells is a steps-to-result study, and has a report of its own, see `write_scaling_report`.
     """
+    if any(map(is_scaling, directories)):
+        if len(directories) > 1:
+            raise ValueError(
+                f"a steps-to-result study has its own report, got {len(directories)} directories; give one"
+            )
+        return write_scaling_report(directories[0], out)
     found = [read(directory) for directory in directories]
     document = study_document(found[0]) if len(found) == 1 else studies_document(found, labels(directories))
     return save_all(document, out or (directories[0] if len(directories) == 1 else Path("report")))
+
+
+def write_scaling_report(directory: Path, out: Path | None = None) -> Path:
+    """Writes the report on a steps-to-result study as `write_report` does, and returns the path of its HTML.
+
+    A ValueError where no cell is done.
+    """
+    return save_all(scaling_document(directory), out or directory)
 
 
 def labels(directories: Sequence[Path]) -> list[str]:

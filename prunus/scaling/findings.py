@@ -58,10 +58,22 @@ def _finding(key: Key, own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[K
     dense = (optimizer, 0.0)
     if sparsity == 0.0 or dense not in own:
         return Finding(optimizer, sparsity, own[key], estimates[key], None, None)
-    to_dense = ratios(estimates[key], estimates[dense])
-    common = _seeds(own[key]) & _seeds(own[dense])
-    steps = steps_ratio(own[key], own[dense]) if len(common) > 1 else None
-    return Finding(optimizer, sparsity, own[key], estimates[key], to_dense, steps)
+    pairs = estimates[key].curves.keys() & estimates[dense].curves.keys()
+    to_dense = ratios(estimates[key], estimates[dense]) if len(pairs) > 1 else None
+    return Finding(optimizer, sparsity, own[key], estimates[key], to_dense, paired_steps(own[key], own[dense]))
+
+
+def paired_steps(sparse: Sequence[Cell], dense: Sequence[Cell]) -> Estimate | None:
+    """The `steps_ratio` of the seeds that met the goal in both at a batch size; None for fewer than two of them."""
+    both = _met(sparse) & _met(dense)
+    seeds = {seed for seed, _ in both}
+    if len(seeds) < 2:
+        return None
+    return steps_ratio(*([cell for cell in cells if cell.seed in seeds] for cells in (sparse, dense)))
+
+
+def _met(cells: Sequence[Cell]) -> set[tuple[int, int]]:
+    return {(cell.seed, cell.batch_size) for cell in cells if steps_to_result(cell)}
 
 
 def _seeds(cells: Sequence[Cell]) -> set[int]:

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from prunus.scaling.metaparameters import LINEAR_DECAY, FromOne, Logarithmic, Metaparameter, Space, Whole
+from prunus.scaling.metaparameters import LINEAR_DECAY, Logarithmic, Metaparameter, Space
+from prunus.scaling.records import KINDS
 from prunus.scaling.sobol import Variant
 from prunus.tables import RecipeError, unknown
 
-KINDS = {"momentum": FromOne, "decay_steps": Whole}  # how a range is spread that is not one of rates
 REPEATS = 1000  # the seeds of repeats: the study's own, and so much more for each
 
 
