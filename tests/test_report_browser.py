@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from steps_studies import Made
 from studies import write_learned, write_methods, write_retraining, write_streams, write_study
 
 from prunus.report import write_report
@@ -66,13 +67,22 @@ onload = () => {
 """
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Five studies in one page, so that every section is on it."""
+@pytest.fixture(scope="module", params=["studies", "steps"])
+def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five studies in one page, so that every section is on it; or one of steps to a result."""
     directory = tmp_path_factory.mktemp("browser")
+    if request.param == "steps":
+        unmet, without = (("sgd", 0.9, 4),), (("momentum", 0.9, 4096),)
+        return opened(write_report(Made(unmet=unmet, without=without)(directory / "study")))
     writers = {"study": write_study, "methods": write_methods, "retraining": write_retraining}
     writers |= {"learned": write_learned, "streams": write_streams}
     return write_report(*(write(directory / name) for name, write in writers.items()), out=directory)
+
+
+def opened(page: Path) -> Path:
+    """The page with all that is folded unfolded."""
+    page.write_text(page.read_text().replace("<details>", "<details open>"))
+    return page
 
 
 def browse(page: Path, scratch: Path, *options: str) -> subprocess.CompletedProcess[str]:

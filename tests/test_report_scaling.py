@@ -36,7 +36,7 @@ from prunus.report.scaling_tables import (
 )
 from prunus.report.scaling_wording import headline
 from prunus.scaling.curve import Curve
-from prunus.scaling.findings import Finding
+from prunus.scaling.findings import Finding, paired_steps
 from prunus.scaling.uncertainty import Estimate
 
 TWO = {("momentum", 0.0): CURVES["momentum", 0.0], ("momentum", 0.9): CURVES["momentum", 0.9]}
@@ -242,6 +242,20 @@ def test_more_steps_are_judged_by_pairs_and_at_every_batch_size(
     (found,) = more_steps(read_scaling(Made(TWO, steps=steps)(tmp_path / "study")))
     assert found.verdict == expected
     assert ("not more of them at batch 64" in found.found) == (factor(64, 0) == 0.3)
+
+
+def test_a_goal_that_only_the_sparser_met_speaks_against_more_steps(tmp_path: Path) -> None:
+    (found,) = more_steps(read_scaling(Made(TWO, unmet=(("momentum", 0.0, 64),))(tmp_path / "dense")))
+    assert found.verdict == "not decided"
+    assert found.found.endswith("not more of them at batch 64")
+    (found,) = more_steps(read_scaling(Made(TWO, unmet=(("momentum", 0.9, 64),))(tmp_path / "sparse")))
+    assert found.verdict == "supported"
+
+
+def test_curves_without_a_common_batch_size_have_no_ratio(tmp_path: Path) -> None:
+    without = tuple((*key, batch) for key in TWO for batch in BATCHES if (batch > 64) == (key[1] == 0.9))
+    results = read_scaling(Made(TWO, without=without)(tmp_path / "study"))
+    assert paired_steps(results.curves["momentum", 0.9], results.curves["momentum", 0.0]) is None
 
 
 def test_unmet_and_unfinished_cells_are_named(results: ScalingResults, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What each curve or pair of curves of a study says of the findings of Lee et al. 2021, by its intervals."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -87,9 +88,14 @@ def more_steps(results: ScalingResults) -> Iterator[Evidence]:
             if overall is None:
                 yield Evidence(optimizer, high, "fewer than two seeds to compare", "not decided")
                 continue
-            more, fewer = mean_steps(sparse), mean_steps(denser)
-            exceptions = [str(size) for size in sorted(more.keys() & fewer.keys()) if more[size] <= fewer[size]]
-            yield Evidence(optimizer, high, *steps_verdict(overall, exceptions, low))
+            yield Evidence(optimizer, high, *steps_verdict(overall, not_more(sparse, denser), low))
+
+
+def not_more(sparse: Sequence[Cell], denser: Sequence[Cell]) -> list[str]:
+    """The batch sizes at which the sparser needs no more steps, or met the goal and the denser did not."""
+    more, fewer = mean_steps(sparse), mean_steps(denser)
+    both = sorted({cell.batch_size for cell in denser} & more.keys())
+    return [str(size) for size in both if more[size] <= fewer.get(size, math.inf)]
 
 
 def steps_verdict(overall: Estimate, exceptions: list[str], low: float) -> tuple[str, Verdict]:

@@ -1,6 +1,7 @@
 """The plots of the search: every trial by its metaparameters, and how it ended."""
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def trial_plots(results: ScalingResults) -> dict[str, Plot]:
         at = f"{optimizer} at {wording.sparsity(sparsity)}"
         cells = [cell for cell in results.searches if (cell.optimizer, cell.sparsity) == (optimizer, sparsity)]
         panels = [trial_panel(cell, len({one.seed for one in cells}) > 1) for cell in cells]
-        name = f"scaling-trials-{optimizer}-{100 * sparsity:g}"
+        name = re.sub(r"[^\w.-]+", "-", f"scaling-trials-{optimizer}-{100 * sparsity:g}")
         caption = TRIALS + RACED * results.raced
         found[f"{at}: {sum(len(cell.trials) for cell in cells)} trials"] = Plot(
             name, f"Trials of {at}", caption, trial_rows(cells), panels, trial_keys()

@@ -51,9 +51,8 @@ def sentence(finding: Finding) -> str:
 
 def steps_said(finding: Finding) -> list[str]:
     """'5.74 (1.57 to 21) times the steps of dense'; nothing without a pair."""
-    if finding.steps_to_dense is None:
-        return []
-    return [f"{factor(finding.steps_to_dense)} times the steps of dense{doubt(finding.steps_to_dense)}"]
+    found = finding.steps_to_dense
+    return [f"{factor(found)} times the steps of dense{doubt(found, 'more or fewer')}"] if found else []
 
 
 def bend_said(to_dense: Ratios | None) -> list[str]:
@@ -61,12 +60,12 @@ def bend_said(to_dense: Ratios | None) -> list[str]:
     if to_dense is None:
         return []
     found = to_dense.critical_batch
-    return [f"its critical batch is {factor(found)} times that of dense{doubt(found)}"]
+    return [f"its critical batch is {factor(found)} times that of dense{doubt(found, 'larger or smaller')}"]
 
 
-def doubt(estimate: Estimate) -> str:
+def doubt(estimate: Estimate, sides: str) -> str:
     """Said where the interval contains 1."""
-    return ", whether more or fewer is not decided" if side(estimate) == UNDECIDED else ""
+    return f", whether {sides} is {UNDECIDED}" if side(estimate) == UNDECIDED else ""
 
 
 def headline(results: ScalingResults, verdicts: Sequence[tuple[str, str]]) -> str:
