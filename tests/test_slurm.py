@@ -14,7 +14,6 @@ import postgresql
 import pytest
 import slurm
 from slurm import said, until
-from sqlalchemy import NullPool, create_engine, text
 from test_scaling_killed import CELLS, RECIPE, measured, started
 from tiny import written
 
@@ -36,8 +35,7 @@ class Cluster:
 
     def ask(self, query: str) -> list[Any]:
         """The rows that answer a query to the database."""
-        with create_engine(self.storage, poolclass=NullPool).connect() as connection:
-            return list(connection.execute(text(query)).all())
+        return postgresql.ask(self.storage, query)
 
     def slurm(self, *command: str) -> str:
         """What a command of SLURM prints."""
