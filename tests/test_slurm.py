@@ -101,7 +101,8 @@ def test_of_two_jobs_one_is_disturbed_and_no_cell_is_lost_or_counted_twice(
 ) -> None:
     options = ["--out", tmp_path / "study", "--workers", 1, "--checkpoint-every", 0, "--storage", cluster.storage]
     command = [sys.executable, "-m", "prunus", "scaling", "run", written(tmp_path, **RECIPE), *options]
-    jobs = submit(list(map(str, command)), 2, tmp_path / "jobs", resources={"timeout_min": 60, "cpus_per_task": 1})
+    # in the last ten minutes of a job submitit takes a warning for the end of its time
+    jobs = submit(list(map(str, command)), 2, tmp_path / "jobs", resources={"timeout_min": 10, "cpus_per_task": 1})
     until(lambda: len(measured(tmp_path)) >= 3, 240)
     process, job = in_a_cell(cluster)
     assert job in jobs
