@@ -78,7 +78,7 @@ def cloned(state: State) -> State:
 
 @pytest.mark.parametrize("recover", [False, True])
 @pytest.mark.parametrize("criterion", [c for c in CRITERIA.values() if is_elementwise(c)], ids=lambda c: c.__name__)
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(before=states(), sparsity=st.floats(0, 0.99), size=st.sampled_from([1, 3, 8, 1 << 17]))
 def test_global_pruning_equals_a_sort_of_everything(
     criterion: Criterion, recover: bool, before: State, sparsity: float, size: int
@@ -119,7 +119,7 @@ RULES: dict[str, Callable[[Criterion], Any]] = {
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=6)
 @given(before=states(), size=st.sampled_from([1, 3, 8]))
 def test_other_rules_do_not_see_the_difference(rule: Callable[[Criterion], Any], before: State, size: int) -> None:
     finite = {name: weight.nan_to_num(posinf=3.0) for name, weight in before.weights.items()}

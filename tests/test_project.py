@@ -147,13 +147,6 @@ def test_help_loads_no_torch() -> None:
     assert "compare" in shown
 
 
-def test_report_loads_no_torch() -> None:
-    run_python(
-        "import sys, prunus.report\n"
-        "assert 'torch' not in sys.modules, 'prunus.report, or prunus/__init__.py before it, loads torch'"
-    )
-
-
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="git names the files of the project")
 def test_no_file_names_a_path_of_a_machine() -> None:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]

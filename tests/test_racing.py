@@ -198,7 +198,9 @@ class KilledError(BaseException):
     """The process has died."""
 
 
-@pytest.mark.parametrize("method", ["dense", "snip", "rigl"])
+@pytest.mark.parametrize(
+    "method", ["dense", *(pytest.param(name, marks=pytest.mark.slow) for name in ("snip", "rigl"))]
+)
 def test_a_race_killed_at_every_evaluation_ends_the_same(method: str, tmp_path: Path) -> None:
     settings = {"goal": 0.15, "trials": 3, "repeats": 1, "screen": 40}
     whole = measure(race(tmp_path / "whole", study(method, settings, sparsity=0.5)))
@@ -208,7 +210,7 @@ def test_a_race_killed_at_every_evaluation_ends_the_same(method: str, tmp_path: 
         nonlocal killed
         if not progress.note:
             killed += 1
-            if killed % 3 == 0:
+            if killed % 4 == 0:
                 raise KilledError
 
     while True:
@@ -217,14 +219,14 @@ def test_a_race_killed_at_every_evaluation_ends_the_same(method: str, tmp_path: 
             break
         except KilledError:
             continue
-    assert killed > 6
+    assert killed > 4
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
     assert not list((tmp_path / "killed").rglob("*.pt"))
 
 
 @pytest.mark.parametrize(
     ("method", "optimizer"),
-    [("dense", "sgd"), ("dense", "nesterov"), ("snip", "momentum"), ("snip", "nesterov-linear")],
+    [("dense", "sgd"), ("snip", "nesterov-linear")],
 )
 def test_trials_in_a_stack_are_those_apart(
     method: str, optimizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,6 @@ from typing import Any
 
 import postgresql
 import pytest
-from sqlalchemy import create_engine, text
 from tiny import written
 
 from prunus.scaling.records import read_cells
@@ -92,10 +91,7 @@ def test_of_two_workers_on_postgresql_one_is_killed_and_no_cell_is_lost_or_count
         workers[0].send_signal(signal.SIGKILL)
         workers[0].wait()
         assert workers[1].wait(timeout=500) == 0, (tmp_path / "said.txt").read_text()
-        engine = create_engine(url)
-        with engine.connect() as connection:
-            states = connection.execute(text("SELECT state, count(*) FROM trials GROUP BY state")).all()
-        engine.dispose()
+        states = postgresql.ask(url, "SELECT state, count(*) FROM trials GROUP BY state")
     assert len(read_cells(tmp_path / "study")) == CELLS
     counts = {str(state): int(count) for state, count in states}
     assert counts.pop("FAIL", 0) <= 1
