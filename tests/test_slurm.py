@@ -42,20 +42,26 @@ class Cluster:
         return said(*command, configuration=self.configuration)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def programs() -> Path:
+    """Those of PostgreSQL, where SLURM's are there as well."""
     programs = postgresql.programs()
     if programs is None:
         pytest.skip("no PostgreSQL server: initdb is neither on the PATH nor in /usr/lib/postgresql")
     if missing := slurm.missing():
         pytest.skip(f"no SLURM: {', '.join(missing)} not found; Debian has slurmctld, slurmd, slurm-client and munge")
+    return programs
+
+
+@pytest.fixture
+def cluster(programs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     with postgresql.server(programs) as address, slurm.cluster() as configuration:
         monkeypatch.setenv("SLURM_CONF", str(configuration))
         yield Cluster(configuration, address.format("postgres"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def undisturbed(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The cells as one process measures them."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert started(written(folder, **RECIPE), folder).wait(timeout=300) == 0, (folder / "said.txt").read_text()
