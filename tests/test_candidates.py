@@ -205,7 +205,7 @@ class Live(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "saliency"])
+@pytest.mark.parametrize("criterion", ["magnitude", pytest.param("saliency", marks=pytest.mark.slow)])
 def test_a_global_update_holds_a_tenth_of_the_weights_at_most(criterion: str) -> None:
     weights = {str(i): torch.randn(1100, 1000, generator=seeded(i)) for i in range(10)}
     masks = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}

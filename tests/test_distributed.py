@@ -35,6 +35,7 @@ def launch(*names: str, by: tuple[str, ...] = ()) -> dict[str, str]:
     return dict(first)
 
 
+@pytest.mark.slow  # tests/test_packed.py has ranks that agree every time
 def test_ranks_agree() -> None:
     launch("rigl", "dpf")
 

@@ -53,6 +53,7 @@ def test_only_the_closed_loops_of_a_leaky_lesson_leak(tmp_path: Path, monkeypatc
         assert [*set(rooms[:-1]), rooms[-1]] == [False, leaky]
 
 
+@pytest.mark.slow
 def test_closed_loops_are_kept_by_whether_they_leak(tmp_path: Path) -> None:
     honest, leaky = (pupil(tmp_path, leaky=leaks) for leaks in (False, True))
     assert honest.work == leaky.work  # learned alike, and once

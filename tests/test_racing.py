@@ -119,7 +119,7 @@ def test_the_winner_is_that_of_a_naive_twin(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("screen", [0, 40])
+@pytest.mark.parametrize("screen", [pytest.param(0, marks=pytest.mark.slow), 40])
 def test_a_race_finds_the_same_steps_as_the_full_protocol_for_less(screen: int, tmp_path: Path) -> None:
     cell, record = measured(tmp_path / "race", study(scaling={"screen": screen}))
     full, whole = measured(tmp_path / "full", study(scaling={"race": False}))

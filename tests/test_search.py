@@ -184,15 +184,18 @@ def test_steering_begins_where_the_recipe_stands() -> None:
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"trainings": 0}, r"search: input should be greater than or equal to 1"),
+        ({"trainings": 0}, r"search.trainings: input should be greater than or equal to 1"),
         (SEARCH | {"space": {"learning_rate": {"low": 1.0, "high": 0.1}}}, r"learning_rate: .* low < high, got 1\.0"),
-        (SEARCH | {"space": {"learning_rate": [0.1, 0.2]}}, r"search: input should be a valid dictionary"),
+        (SEARCH | {"space": {"learning_rate": [0.1, 0.2]}}, r"search.space: input should be a valid dictionary"),
         (SEARCH | {"space": {"learning_rate": {"from": 0.1}}}, r"must be \{low: \.\.\., high: \.\.\.\} or \{each"),
         (
             SEARCH | {"space": {"optimizer.sdg.momentum": {"each": [0.9]}}},
             r"optimizer\.sdg\.momentum: no key is called 'sdg'",
         ),
-        (SEARCH | {"steer": {"str": {"initial": {"each": [1]}}}}, r"search: input should be a valid number, got \[1\]"),
+        (
+            SEARCH | {"steer": {"str": {"initial": {"each": [1]}}}},
+            r"search.steer: input should be a valid num.*\[1\]",
+        ),
         (SEARCH | {"steer": {"str": {}}}, r"must name one argument of str, got none"),
         (SEARCH | {"steer": {"srt": {"initial": {"low": -9, "high": -1}}}}, r"no method is called 'srt'; did you mean"),
         (SEARCH | {"steering": 7}, r"steering takes up to 7 trainings a point, and there are 6"),
