@@ -1,7 +1,6 @@
 """The main job: every method at every sparsity with every seed, at the same budget, and the report of it."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ from rich.console import Console
 from prunus import ranks
 from prunus.display import Display, label
 from prunus.materials import on_cpu
+from prunus.processes import cores
 from prunus.recipes import Recipe
 from prunus.report import print_table, write_report
 from prunus.runs import CHECKPOINT_SECONDS
@@ -66,7 +66,7 @@ def default_workers(recipe: Recipe) -> int:
 
     One under torchrun too, whose ranks train each run together.
     """
-    return min(8, os.cpu_count() or 1) if on_cpu(recipe) and ranks.world_size() == 1 else 1
+    return min(8, cores()) if on_cpu(recipe) and ranks.world_size() == 1 else 1
 
 
 def _compare(recipe: Recipe, study: Study, console: Console) -> tuple[Path | None, int]:

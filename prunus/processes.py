@@ -21,3 +21,8 @@ def end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def cores() -> int:
+    """How many cores this process may use, which a scheduler may have made fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,7 +1,6 @@
 """Working off the tasks of a study, in this process or in several, which take over from those of them that die."""
 
 import multiprocessing
-import os
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from prunus.processes import end_with_parent, portable
+from prunus.processes import cores, end_with_parent, portable
 from prunus.studies import Tasks
 
 Hear = Callable[[Any], None]
@@ -95,7 +94,7 @@ def _listen(connection: Connection, running: dict[Connection, BaseProcess], hear
 @contextmanager
 def _processes(job: Job, workers: int) -> Iterator[dict[Connection, BaseProcess]]:
     spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    threads = max(1, (os.cpu_count() or 1) // workers)
+    threads = max(1, cores() // workers)
     running: dict[Connection, BaseProcess] = {}
     processes = []
     try:

@@ -272,8 +272,8 @@ def test_a_study_is_named_after_its_recipe(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_workers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    for cores, expected in ((1, 1), (4, 4), (64, 8), (None, 1)):
-        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+    for cores, expected in ((1, 1), (4, 4), (64, 8)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
         assert default_workers(tiny(device="cpu")) == expected
     assert default_workers(tiny(device="cuda")) == 1
 

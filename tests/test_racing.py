@@ -424,6 +424,7 @@ def test_a_study_stands_alone(changes: dict[str, Any], said: str) -> None:
         ({"method": ["dense", "snip", "magnitude"]}, "one sparse method beside dense, got 2"),
         ({"method": {"gmp": {"update_every": {"each": [2, 4]}}}}, "one sparse method beside dense, got 2"),
         ({"seed": [0, 1000]}, "seeds must be below 1000, .* got 1000"),
+        ({"method": ["dense", "snip"], "sparsity": [0.0, 0.5]}, "sparsity 0 is that of dense"),
     ],
     ids=str,
 )

@@ -33,6 +33,8 @@ def _check(recipe: Recipe) -> None:
     sparse = [run for run in recipe.runs() if single(run).method != "dense" and run.sparsity == recipe.sparsity[:1]]
     if (several := len([run for run in sparse if run.seed == recipe.seed[:1]])) > 1:
         raise RecipeError(f"scaling: a study has one sparse method beside dense, got {several}; make a study of each")
+    if sparse and 0.0 in recipe.sparsity:
+        raise RecipeError("scaling: sparsity 0 is that of dense, a method by itself; leave it out of sparsity")
     if (largest := max(recipe.seed)) >= REPEATS:
         raise RecipeError(f"scaling: seeds must be below {REPEATS}, from where those of repeats begin, got {largest}")
 
