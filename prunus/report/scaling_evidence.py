@@ -84,11 +84,17 @@ def more_steps(results: ScalingResults) -> Iterator[Evidence]:
     for optimizer in results.optimizers:
         for low, high in pairwise(results.sparsities):
             sparse, denser = results.curves.get((optimizer, high), ()), results.curves.get((optimizer, low), ())
-            overall = paired_steps(sparse, denser)
+            overall = paired_steps(fitted(results, optimizer, high), fitted(results, optimizer, low))
             if overall is None:
                 yield Evidence(optimizer, high, "fewer than two seeds to compare", "not decided")
                 continue
             yield Evidence(optimizer, high, *steps_verdict(overall, not_more(sparse, denser), low))
+
+
+def fitted(results: ScalingResults, optimizer: str, sparsity: float) -> Sequence[Cell]:
+    """The cells that a curve is fitted to, all where there is none."""
+    found = results.finding(optimizer, sparsity)
+    return results.curves.get((optimizer, sparsity), ()) if found is None else found.cells
 
 
 def not_more(sparse: Sequence[Cell], denser: Sequence[Cell]) -> list[str]:

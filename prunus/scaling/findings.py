@@ -14,7 +14,7 @@ Key = tuple[str, float]  # optimizer and sparsity
 
 @dataclass(frozen=True)
 class Finding:
-    """The curve of one optimizer and sparsity, from ``cells`` of all batch sizes and seeds.
+    """The curve of one optimizer and sparsity, and the ``cells`` of all batch sizes and seeds that it is fitted to.
 
     ``to_dense`` and ``steps_to_dense`` compare it to the dense curve of the same optimizer; None for dense itself, and
     where no seed has both.
@@ -41,7 +41,7 @@ def findings(cells: Sequence[Cell]) -> list[Finding]:
         whole = {key: found for key, found in curves.items() if key[0] == optimizer}
         own = judged(whole)
         estimates = _estimates(own)
-        found += [_finding(key, whole[key], own, estimates) for key in sorted(own, key=lambda key: key[1])]
+        found += [_finding(key, own, estimates) for key in sorted(own, key=lambda key: key[1])]
     return found
 
 
@@ -64,16 +64,14 @@ def _estimates(own: Mapping[Key, tuple[Cell, ...]]) -> dict[Key, CurveEstimate]:
     return {key: estimate_over_trials(cells, sharpness, resamples=RESAMPLES) for key, cells in own.items()}
 
 
-def _finding(
-    key: Key, cells: tuple[Cell, ...], own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[Key, CurveEstimate]
-) -> Finding:
+def _finding(key: Key, own: Mapping[Key, tuple[Cell, ...]], estimates: Mapping[Key, CurveEstimate]) -> Finding:
     optimizer, sparsity = key
     dense = (optimizer, 0.0)
     if sparsity == 0.0 or dense not in own:
-        return Finding(optimizer, sparsity, cells, estimates[key], None, None)
+        return Finding(optimizer, sparsity, own[key], estimates[key], None, None)
     pairs = estimates[key].curves.keys() & estimates[dense].curves.keys()
     to_dense = ratios(estimates[key], estimates[dense]) if len(pairs) > 1 else None
-    return Finding(optimizer, sparsity, cells, estimates[key], to_dense, paired_steps(own[key], own[dense]))
+    return Finding(optimizer, sparsity, own[key], estimates[key], to_dense, paired_steps(own[key], own[dense]))
 
 
 def paired_steps(sparse: Sequence[Cell], dense: Sequence[Cell]) -> Estimate | None:
