@@ -48,7 +48,7 @@ def times(told: argparse.Namespace, size: int) -> tuple[float, float]:
         data, _, validation = race.images
         fields: list[Apart | Stacked] = []
         for kind in (Apart, Stacked):
-            entrants = [race._entrant(one, point(race, one), 0) for one in range(told.trials)]
+            entrants = [race.entrant(one, point(race, one), 0) for one in range(told.trials)]
             fields.append(kind(entrants, Examination(validation, data, 0)))
     for field in fields:
         # the steps alone are timed

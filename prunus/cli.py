@@ -11,6 +11,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from prunus import __version__
+from prunus.options import Plugins, Positive, Seconds
 from prunus.scaling_cli import scaling_app
 from prunus.storage import InUseError
 
@@ -24,12 +25,9 @@ data_app = App(name="data", help="The data sets: what is here, fetch, check.")
 app.command(data_app)
 app.command(scaling_app)
 
-Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
-Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
 Logs = Annotated[tuple[str, ...], Parameter(negative=())]
 Kind = Literal["methods", "models", "data", "schedules", "criteria", "allocations", "optimizers"]
 Restart = Literal["ft", "lrw", "slr", "clr", "llr", "allr"]
-Positive = Annotated[int, Parameter(validator=Number(gte=1))]
 ExportFormat = Literal["safetensors", "packed", "onnx"]
 
 

@@ -6,9 +6,8 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
-Plugins = Annotated[tuple[str, ...], Parameter(name="--plugin", negative=())]
-Seconds = Annotated[float, Parameter(validator=Number(gte=0))]
-Positive = Annotated[int, Parameter(validator=Number(gte=1))]
+from prunus.options import Plugins, Positive, Seconds
+
 Share = Annotated[float, Parameter(validator=Number(gt=0, lt=1))]
 Protocol = Literal["race", "paper"]
 

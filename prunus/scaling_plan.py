@@ -12,11 +12,12 @@ from rich.status import Status
 from rich.table import Table
 
 from prunus.loop import Progress
+from prunus.racing.cell import Race
 from prunus.racing.cells import cells_of, label
 from prunus.racing.gradients import critical_batch, lipschitz_course, noise_course
 from prunus.recipes import Recipe, parse, read, single
 from prunus.scaling.findings import Finding, findings
-from prunus.scaling.records import CELLS, RECORD, cells_with_repeats, read_cells
+from prunus.scaling.records import CELLS, RECORD, SIGNALS, cells_with_repeats, read_cells
 from prunus.scaling.trials import Trial, of_plain, steps_to_result
 from prunus.scaling.worth import Row, Worth, worth, worth_of_noise
 from prunus.storage import write_atomically
@@ -82,7 +83,8 @@ def measure_lipschitz(directory: Path, console: Console, *, batch_size: int | No
             continue
         with console.status(label(chosen)) as status:
             tell = partial(_show, status=status, what=label(chosen))
-            course = lipschitz_course(chosen, winner.metaparameters, winner.steps, max(1, winner.steps // points), tell)
+            race = Race(chosen, directory / CELLS / chosen.name(), directory / SIGNALS, tell, math.inf)
+            course = lipschitz_course(race, winner, points)
         (optimizer,) = chosen.scaling.optimizers if chosen.scaling else ("",)
         of = {"optimizer": optimizer, "sparsity": single(chosen).sparsity, "batch_size": chosen.batch_size}
         found.append({**of, "points": course})

@@ -17,14 +17,12 @@ from prunus.racing.cell import Race, measure
 from prunus.racing.cells import cells_of, label
 from prunus.recipes import Recipe
 from prunus.runs import CHECKPOINT_SECONDS
-from prunus.scaling.records import CELLS, RECORD, STUDY
+from prunus.scaling.records import CELLS, RECORD, SIGNALS, STUDY
 from prunus.scaling.trials import of_plain, steps_to_result
 from prunus.storage import InUseError, alone, write_atomically
 from prunus.study import News, Study, refuse_change
 from prunus.tables import RecipeError
 from prunus.workers import Hear, work_off
-
-SIGNALS = "signals"
 
 
 def run_study(

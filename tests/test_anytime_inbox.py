@@ -209,6 +209,24 @@ def test_what_is_no_megabatch_is_set_aside_with_a_reason(
     assert not list(inbox.folder.iterdir())
 
 
+def test_what_may_not_be_read_is_set_aside(
+    tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        if path.name == "secret.npz":
+            raise PermissionError(13, "Permission denied", str(path))
+        return reading(path)
+
+    reading, inbox = Path.read_bytes, begun(tmp_path)
+    put(inbox.folder, "secret.npz", megabatch(0, 5))
+    put(inbox.folder, "good.npz", megabatch(0, 5))
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    (said,) = take(inbox, clock)
+    assert said.startswith("secret.npz: [Errno 13] Permission denied")
+    assert [name for name, _ in inbox.ledger] == ["good.npz"]
+    assert len(list(inbox.aside.glob("*secret.npz*"))) == 2
+
+
 def test_all_that_is_set_aside_is_kept(tmp_path: Path, clock: Callable[[float], None]) -> None:
     inbox = begun(tmp_path)
     inbox.held_out = 0.9

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "prunus"
 
 LAYERS = (
     {"masks", "candidates", "ranking", "randomness", "schedules", "cadence", "parametrizations"}
-    | {"training", "evaluation", "data", "models", "storage", "points", "ranks", "processes"},
+    | {"training", "evaluation", "data", "models", "storage", "points", "ranks", "processes", "options"},
     {"criteria", "allocation", "budgets", "plans", "signals", "tensor_file", "packing"}
     | {"foreign", "cycles", "retraining", "operations", "watch", "schedule_file", "learned_schedule"}
     | {"streams"},

@@ -1,5 +1,6 @@
 """Races to a goal: equal to a naive twin, cheaper than going on, and the same after a kill."""
 
+import io
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 from tiny import prunus, tiny, written
+from torch import Tensor
 
 from prunus.allocation import unfloored
 from prunus.data import evaluation_batches, load, split, training_stream
@@ -168,7 +170,7 @@ def test_sparse_trials_score_the_whole_training_set_once(tmp_path: Path) -> None
         assert parameter.grad is not None
         # a sum over batches of 100, the last of which counts by its share
         torch.testing.assert_close(signals[name] / 12.93, parameter.grad, rtol=1e-4, atol=1e-6)
-    entrant = runner._entrant(0, setting(runner.tuned.metaparameters(), 0), 0)
+    entrant = runner.entrant(0, setting(runner.tuned.metaparameters(), 0), 0)
     masks = entrant.prepared.sparsifier.masks  # type: ignore[union-attr]
     assert sum(int(mask.sum()) for mask in masks.values()) == round(0.1 * (64 * 16 + 16 + 160 + 10))
 
@@ -187,7 +189,7 @@ def test_networks_pruned_as_published_lose_all_biases_and_keep_the_published_cou
 def test_every_trial_may_draw_its_own_weights(tmp_path: Path) -> None:
     runner = race(tmp_path, study(scaling={"draw": "trial"}))
     point = setting(runner.tuned.metaparameters(), 0)
-    one, other = (runner._entrant(number, point, 0).prepared for number in (1, 2))
+    one, other = (runner.entrant(number, point, 0).prepared for number in (1, 2))
     assert not torch.equal(one.model.linear1.weight, other.model.linear1.weight)  # type: ignore[union-attr, arg-type]
     assert torch.equal(next(one.stream)[1], next(other.stream)[1])
     torch.manual_seed(1)
@@ -239,7 +241,7 @@ def test_trials_in_a_stack_are_those_apart(
     runners = [race(tmp_path / name, recipe) for name in ("apart", "together")]
     fields: list[Any] = []
     for runner, kind in zip(runners, (Apart, stacked.Stacked), strict=True):
-        entrants = [runner._entrant(one, setting(runner.tuned.metaparameters(), one), 0) for one in range(5)]
+        entrants = [runner.entrant(one, setting(runner.tuned.metaparameters(), one), 0) for one in range(5)]
         data, _, validation = runner.images
         fields.append(kind(entrants, Examination(validation, data, 0)))
         for step in (3, 9):
@@ -247,6 +249,35 @@ def test_trials_in_a_stack_are_those_apart(
     for place, entrant in enumerate(fields[0].entrants):
         for name, weight in entrant.prepared.model.named_parameters():
             torch.testing.assert_close(fields[1].weights[name][place], weight.detach(), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Apart, stacked.Stacked])
+def test_networks_go_on_bit_for_bit(kind: Any, tmp_path: Path) -> None:
+    runner = race(tmp_path, study("snip", sparsity=0.5))
+    data, _, validation = runner.images
+
+    def begun() -> Any:
+        entrants = [runner.entrant(one, setting(runner.tuned.metaparameters(), one), 0) for one in range(3)]
+        return kind(entrants, Examination(validation, data, 0))
+
+    def weights(field: Any) -> list[Tensor]:
+        if kind is Apart:
+            return [weight for one in field.entrants for weight in one.prepared.model.state_dict().values()]
+        return list(field.weights.values())
+
+    whole, first, second = begun(), begun(), begun()
+    for field, steps in ((whole, (3, 9)), (first, (3,))):
+        for step in steps:
+            field.advance_(step)
+    file = io.BytesIO()
+    torch.save({"field": first.state_dict(), "trials": [one.state_dict() for one in first.entrants]}, file)
+    state = torch.load(io.BytesIO(file.getvalue()), weights_only=True)
+    for entrant, own in zip(second.entrants, state["trials"], strict=True):
+        entrant.load_state_dict(own)
+    second.load_state_dict(state["field"])
+    second.advance_(9)
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(second), strict=True))
+    assert not torch.equal(weights(whole)[0], weights(first)[0])
 
 
 def test_a_stack_killed_at_every_evaluation_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +346,7 @@ def test_finalists_are_those_that_came_nearest_even_on_a_sample() -> None:
 def test_repeats_have_weights_and_an_order_of_their_own(tmp_path: Path) -> None:
     runner = race(tmp_path, study())
     point = setting(runner.tuned.metaparameters(), 0)
-    one, other = (runner._entrant(0, point, seed).prepared for seed in (0, 1000))
+    one, other = (runner.entrant(0, point, seed).prepared for seed in (0, 1000))
     assert not torch.equal(one.model.linear1.weight, other.model.linear1.weight)  # type: ignore[union-attr, arg-type]
     assert not torch.equal(next(one.stream)[1], next(other.stream)[1])
 

@@ -104,6 +104,7 @@ class Following(Course):
         names = ", ".join(self.inbox.ledger[number][0] for number in new)
         self.console.print(f"not trained on: {names}: {said}", markup=False, soft_wrap=True)
         checkpoints.remove(folder)
+        self.metrics.truncate(self.state.logged)
         self.state.left_out += new
         for number in new:
             self.megabatches[number] = NOTHING

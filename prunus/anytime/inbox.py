@@ -97,7 +97,9 @@ class Inbox:
         try:
             content, said = path.read_bytes(), ""
         except PermissionError as error:
-            path.replace(self.aside / path.name)
+            name = f"unread-{len(list(self.aside.iterdir()))}-{path.name}"
+            path.replace(self.aside / name)
+            write_atomically(self.aside / f"{name}.reason.txt", f"{error}\n")
             return f"{path.name}: {error}"
         entry = [path.name, hashlib.sha256(content).hexdigest()]
         if entry not in self.ledger:

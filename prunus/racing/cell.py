@@ -109,7 +109,7 @@ class Race:
     def _run_heat(self, points: Points, name: str, seed: int, budget: int) -> dict[str, Any]:
         data, _, validation = self.images
         settings = self.settings
-        entrants = [self._entrant(number, point, seed) for number, point in points.items()]
+        entrants = [self.entrant(number, point, seed) for number, point in points.items()]
         examination = Examination(validation.to(entrants[0].prepared.device), data, self._goal, settings.screen)
         steps = grid(budget, every=settings.every, ratio=settings.ratio)
         folder = self.home / "checkpoints" / name
@@ -122,7 +122,8 @@ class Race:
         cost = {"trained": trained, "evaluated": examination.seen, "seconds": heat.seconds}
         return {"cell": cell.to_plain(), "errors": [entrant.error for entrant in entrants], **cost}
 
-    def _entrant(self, number: int, point: Mapping[str, float], seed: int) -> Entrant:
+    def entrant(self, number: int, point: Mapping[str, float], seed: int) -> Entrant:
+        """The trial of one setting before its first step; ``seed`` is that of its heat."""
         data, train, validation = self.images
         drawn = seed * DRAWS + number if self.settings.draw == "trial" else seed
         recipe = trial_recipe(self.recipe, point, drawn % 2**32)

@@ -1,36 +1,31 @@
 """What the gradients of one training tell: how they change along the way, and how noisy they are."""
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from prunus.data import evaluation_batches
 from prunus.loop import Progress, Tell
 from prunus.masks import unwrap
-from prunus.materials import load_data, split_of
-from prunus.prepare import Prepared, Stage, prepare
+from prunus.prepare import Prepared, prepare
+from prunus.racing.cell import Race
 from prunus.racing.examination import BATCH
-from prunus.racing.trial_recipe import trial_recipe
-from prunus.recipes import Recipe, changed, single
+from prunus.recipes import Recipe, changed
 from prunus.scaling.lipschitz import FullGradient, all_parameters, local_lipschitz
 from prunus.scaling.noise import NoiseMeter
+from prunus.scaling.trials import Trial
 from prunus.scaling.uncertainty import Estimate
 from prunus.tables import RecipeError
 
 READINGS = 20
 
 
-def lipschitz_course(
-    cell: Recipe, metaparameters: Mapping[str, float], steps: int, every: int, tell: Tell
-) -> list[tuple[int, float]]:
-    """(step, local Lipschitz constant) every so many ``steps`` of a cell's training with one setting.
+def lipschitz_course(race: Race, winner: Trial, points: int) -> list[tuple[int, float]]:
+    """(step, local Lipschitz constant) at about so many ``points`` of the way of a cell's ``winner`` to the goal.
 
     Each takes the gradient of all training images ten times (Lee et al. 2021).
     """
-    data = load_data(cell)
-    train, validation = split_of(cell, data)
-    recipe = trial_recipe(cell, metaparameters, single(cell).seed)
-    prepared = prepare(recipe, stage=Stage(data, train, validation, train))
+    prepared = race.entrant(winner.number, winner.metaparameters, race.run.seed).prepared
+    data, train, _ = race.images
+    steps, every = winner.steps, max(1, winner.steps // points)
     batches = evaluation_batches(train.to(prepared.device), BATCH, data)
     masks = prepared.sparsifier.masks if prepared.sparsifier else {}
     gradient = FullGradient(prepared.model, batches, prepared.training.loss, masks)
@@ -39,7 +34,7 @@ def lipschitz_course(
         if step.number % every == 0:
             value = local_lipschitz(gradient, start, all_parameters(prepared.model)).value
             found.append((step.number, value))
-            tell(Progress(step.number, steps, float("nan")))
+            race.tell(Progress(step.number, steps, float("nan")))
         if step.number >= steps:
             break
         if (step.number + 1) % every == 0:
@@ -82,5 +77,5 @@ def critical_batch(course: list[dict[str, Any]]) -> Estimate:
 def _meter(prepared: Prepared, small: int, large: int, parts: int) -> NoiseMeter:
     weights = dict(unwrap(prepared.model).named_parameters())
     trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    make = partial(NoiseMeter, trained, small=small, large=large, scale=float(parts))
-    return make(prepared.sparsifier.masks if prepared.sparsifier else None)
+    masks = prepared.sparsifier.masks if prepared.sparsifier else None
+    return NoiseMeter(trained, masks, small=small, large=large, scale=float(parts))

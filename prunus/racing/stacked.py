@@ -36,7 +36,8 @@ def worthwhile(entrants: Sequence[Entrant], batch_size: int) -> bool:
 def stackable(prepared: Prepared) -> bool:
     """Whether a stack computes what this training does.
 
-    Plain SGD with or without momentum, in float32; masks that never change after the start; no buffers.
+    Plain SGD with or without momentum of all parameters, in float32; masks that never change after the start; no
+    buffers.
     """
     model, training = unwrap(prepared.model), prepared.training
     optimizer, sparsifier = training.optimizer, prepared.sparsifier
@@ -48,7 +49,8 @@ def stackable(prepared: Prepared) -> bool:
     )
     exact = next(model.parameters()).dtype == torch.float32 and prepared.precision.precision == "32-true"
     alone = training.accumulate == 1 and training.clip is None
-    return plain and sgd and still and exact and alone and not list(model.buffers())
+    whole = all(parameter.requires_grad for parameter in model.parameters())
+    return whole and plain and sgd and still and exact and alone and not list(model.buffers())
 
 
 @dataclass

@@ -10,6 +10,7 @@ from prunus.scaling.metaparameters import LINEAR_DECAY, FromOne, Logarithmic, Me
 from prunus.scaling.trials import Cell, of_plain
 
 CELLS, RECORD, FORMAT = "cells", "cell.json", "prunus-cell/1"
+SIGNALS = "signals"  # what probes found before training
 STUDY = "cells.json"  # the names of the cells of a study
 # how a range is spread that is not one of rates
 KINDS: Mapping[str, type[FromOne | Whole]] = {"momentum": FromOne, "decay_steps": Whole}
